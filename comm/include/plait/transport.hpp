@@ -1,0 +1,78 @@
+// Moves grouped point-to-point messages between regions of memory: one exchange per round of a plan.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace plait {
+
+/// A contiguous piece of memory.
+struct Region {
+  std::byte* data = nullptr;
+  std::size_t bytes = 0;
+};
+
+/// One block on its way to or from a peer. The pieces are sent in order as one byte stream; sender and
+/// receiver may cut the same number of bytes into different pieces. 0 bytes are allowed and still move a
+/// header.
+struct Message {
+  int peer = 0;
+  std::uint64_t block = 0;  ///< the same number on both sides; checked on arrival
+  std::vector<Region> pieces;
+
+  [[nodiscard]] std::size_t bytes() const {
+    std::size_t sum = 0;
+    for (Region const& piece : pieces) sum += piece.bytes;
+    return sum;
+  }
+};
+
+/// The messages of one round. Between one pair of ranks, messages of a round match in order.
+struct Exchange {
+  std::uint64_t round = 0;
+  std::vector<Message> sends;
+  std::vector<Message> receives;
+};
+
+/// When one message was in flight; `message` indexes Exchange::sends or ::receives.
+struct Flight {
+  enum class Direction : std::uint8_t { send, receive } direction;
+  std::size_t message = 0;
+  std::chrono::steady_clock::time_point start;
+  std::chrono::steady_clock::time_point end;
+};
+
+/// Payload bytes per peer, headers not counted.
+struct Traffic {
+  std::vector<std::uint64_t> sent;      ///< indexed by peer rank
+  std::vector<std::uint64_t> received;  ///< indexed by peer rank
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  [[nodiscard]] virtual std::string describe() const = 0;
+
+  /// How errors call a block ("kv [0, 512) of rank 3"); default "block N". Set before the first start.
+  virtual void name_blocks(std::function<std::string(std::uint64_t)> namer) = 0;
+
+  /// Starts a round's messages and returns at once; receives are posted before sends. One exchange at a time.
+  /// The regions must stay untouched until finish returns; `keep_alive` (may be null) is held until no
+  /// request can touch them any more, also after a failure.
+  virtual void start(Exchange exchange, std::shared_ptr<void> keep_alive) = 0;
+
+  /// Waits for the exchange that was started. @returns when each message was in flight
+  /// @throws PeerLost past the world's timeout without progress, CommError on a wrong length, header or MPI
+  /// error
+  virtual std::vector<Flight> finish() = 0;
+
+  /// Payload bytes moved since construction.
+  [[nodiscard]] virtual Traffic traffic() const = 0;
+};
+
+}  // namespace plait

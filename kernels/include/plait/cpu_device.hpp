@@ -1,0 +1,29 @@
+// The CPU as a device: OpenMP inside a rank, the vector instructions chosen at run time.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "plait/device.hpp"
+
+namespace plait {
+
+/// Instruction sets with a fold of their own; `scalar` is the reference path.
+enum class CpuIsa : std::uint8_t { scalar, avx2, avx512 };
+
+[[nodiscard]] std::string_view name(CpuIsa isa);
+
+/// The paths that this processor can run, slowest first.
+[[nodiscard]] std::vector<CpuIsa> supported_isas();
+
+struct CpuOptions {
+  /// Threads of this rank; 0 = OpenMP's default.
+  int threads = 0;
+  /// Forces a path; default: the environment variable PLAIT_CPU_ISA (scalar, avx2, avx512), else the fastest.
+  std::optional<CpuIsa> isa = std::nullopt;
+};
+
+/// @throws Unsupported if the path asked for is unknown or this processor cannot run it
+[[nodiscard]] std::unique_ptr<Device> make_cpu_device(CpuOptions options = {});
+
+}  // namespace plait
