@@ -1,0 +1,23 @@
+// What crosses the links: bytes of a plan, counted from its steps.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "plait/plan.hpp"
+
+namespace plait {
+
+/// Payload bytes that each rank sends, receives, and holds in slots; headers are not counted.
+struct Volume {
+  std::vector<std::uint64_t> sent;
+  std::vector<std::uint64_t> received;
+  std::vector<std::uint64_t> slots;
+};
+
+[[nodiscard]] Volume volume(Plan const& plan);
+
+/// Bytes that `rank` sends to each peer.
+[[nodiscard]] std::vector<std::uint64_t> sent_per_peer(Plan const& plan, int rank);
+
+}  // namespace plait
