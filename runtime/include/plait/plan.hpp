@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "plait/device.hpp"
 #include "plait/layout.hpp"
 #include "plait/problem.hpp"
 

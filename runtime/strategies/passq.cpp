@@ -1,0 +1,68 @@
+// Pass-Q: keys and values stay; query blocks visit the ranks whose keys they see, and a partial state (m, l,
+// O) comes back from each visit to be merged at home. One head is split over ranks by its keys.
+#include "strategies.hpp"
+
+#include "plan_builder.hpp"
+
+namespace plait {
+namespace {
+
+/// A query block away from home, or its partial state on the way back.
+struct Visit {
+  BlockId q;
+  int host;
+  SlotId slot;
+};
+
+}  // namespace
+
+/// Stages of a visit, one round each: travel, fold at the host, return, merge at home. The visits to the rank
+/// at distance d travel in round d − 1, so all four stages of successive distances run at once.
+Plan passq_plan(Problem const& problem, Layouts const& layouts) {
+  PlanBuilder plan(problem, layouts, "passq");
+  int const ranks = plan.ranks();
+  std::vector<Visit> arrived;
+  std::vector<Visit> folded;
+  std::vector<Visit> returned;
+  for (int rank = 0; rank < ranks; ++rank) {
+    for (BlockId const q : plan.q_blocks(rank)) {
+      for (BlockId const kv : plan.kv_blocks(rank)) {
+        if (plan.meet(q, kv)) plan.fold_at_home(rank, q, kv, at_rest);
+      }
+    }
+  }
+  for (int round = 0; round < ranks + 2; ++round) {
+    for (Visit const& visit : returned) {
+      int const home = plan.block(visit.q).home;
+      plan.merge_at_home(home, visit.q, visit.slot);
+      plan.release(home, visit.slot);
+    }
+    returned.clear();
+    for (Visit const& visit : folded) {
+      int const home = plan.block(visit.q).home;
+      returned.push_back(
+          {visit.q, visit.host, plan.send(visit.host, visit.slot, home, plan.state_of(visit.q))});
+      plan.release(visit.host, visit.slot);
+    }
+    folded.clear();
+    for (Visit const& visit : arrived) {
+      SlotId const state = plan.acquire(visit.host, plan.state_of(visit.q));
+      for (BlockId const kv : plan.kv_blocks(visit.host)) {
+        if (plan.meet(visit.q, kv)) plan.fold(visit.host, visit.q, visit.slot, kv, at_rest, state);
+      }
+      plan.release(visit.host, visit.slot);
+      folded.push_back({visit.q, visit.host, state});
+    }
+    arrived.clear();
+    for (int rank = 0; rank < ranks && round + 1 < ranks; ++rank) {
+      int const host = (rank + round + 1) % ranks;
+      for (BlockId const q : plan.q_blocks(rank)) {
+        if (plan.rank_serves(host, q)) arrived.push_back({q, host, plan.send(rank, at_rest, host, q)});
+      }
+    }
+    plan.end_round();
+  }
+  return std::move(plan).finish();
+}
+
+}  // namespace plait

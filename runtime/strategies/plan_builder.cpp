@@ -1,0 +1,136 @@
+#include "plan_builder.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace plait {
+
+PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy)
+    : plan_{.problem = problem,
+            .layouts = layouts,
+            .strategy = std::move(strategy),
+            .blocks = {},
+            .programs = {}} {
+  auto const count = static_cast<std::size_t>(layouts.q.ranks());
+  q_blocks_.resize(count);
+  kv_blocks_.resize(count);
+  rank_states_.resize(count);
+  plan_.programs.resize(count);
+  HeadRange const heads{0, problem.shape.kv_heads};
+  auto const add = [&](Tensor tensor, Slice slice, int home) {
+    plan_.blocks.push_back({.tensor = tensor, .slice = slice, .heads = heads, .home = home});
+    return static_cast<BlockId>(plan_.blocks.size() - 1);
+  };
+  for (int rank = 0; rank < ranks(); ++rank) {
+    for (Slice const slice : layouts.q.slices(rank)) {
+      at(q_blocks_, rank).push_back(add(Tensor::q, slice, rank));
+      add(Tensor::state, slice, rank);  // state_of(q) is the next id
+    }
+    for (Slice const slice : layouts.kv.slices(rank))
+      at(kv_blocks_, rank).push_back(add(Tensor::kv, slice, rank));
+  }
+  home_states_.assign(plan_.blocks.size(), at_rest);
+}
+
+bool PlanBuilder::meet(BlockId q, BlockId kv) const {
+  return plan_.problem.mask.area(block(q).slice, block(kv).slice) > 0;
+}
+
+bool PlanBuilder::rank_needs(int rank, BlockId kv) const {
+  return std::ranges::any_of(q_blocks(rank), [&](BlockId q) { return meet(q, kv); });
+}
+
+bool PlanBuilder::rank_serves(int rank, BlockId q) const {
+  return std::ranges::any_of(kv_blocks(rank), [&](BlockId kv) { return meet(q, kv); });
+}
+
+SlotId PlanBuilder::acquire(int rank, BlockId id) {
+  std::uint64_t const need = bytes(block(id), plan_.problem.shape);
+  auto& slots = at(rank_states_, rank).slots;
+  // The smallest free slot that is large enough, else the largest free one, else a new one.
+  Slot* best = nullptr;
+  for (Slot& candidate : slots) {
+    if (!candidate.free) continue;
+    bool const better =
+        best == nullptr || (best->bytes < need ? candidate.bytes > best->bytes
+                                               : candidate.bytes >= need && candidate.bytes < best->bytes);
+    if (better) best = &candidate;
+  }
+  if (best == nullptr) best = &slots.emplace_back();
+  *best = {.bytes = std::max(best->bytes, need), .free = false, .holds_state = false};
+  return static_cast<SlotId>(best - slots.data());
+}
+
+void PlanBuilder::release(int rank, SlotId id) {
+  if (id != at_rest) at(rank_states_, rank).released.push_back(id);
+}
+
+SlotId PlanBuilder::send(int from, SlotId from_slot, int to, BlockId id) {
+  SlotId const to_slot = acquire(to, id);
+  at(plan_.programs, from).sends.push_back({.peer = to, .block = id, .slot = from_slot});
+  at(plan_.programs, to).receives.push_back({.peer = from, .block = id, .slot = to_slot});
+  return to_slot;
+}
+
+Start PlanBuilder::start_of(int rank, SlotId state) {
+  return std::exchange(slot(rank, state).holds_state, true) ? Start::carried : Start::identity;
+}
+
+void PlanBuilder::fold(int rank, BlockId q, SlotId q_slot, BlockId kv, SlotId kv_slot, SlotId state) {
+  at(plan_.programs, rank)
+      .folds.push_back({.q = q,
+                        .q_slot = q_slot,
+                        .kv = kv,
+                        .kv_slot = kv_slot,
+                        .state = state,
+                        .start = start_of(rank, state)});
+}
+
+SlotId PlanBuilder::home_state(int rank, BlockId q) {
+  SlotId& state = home_states_[static_cast<std::size_t>(q)];
+  if (state == at_rest) state = acquire(rank, state_of(q));
+  return state;
+}
+
+void PlanBuilder::fold_at_home(int rank, BlockId q, BlockId kv, SlotId kv_slot) {
+  fold(rank, q, at_rest, kv, kv_slot, home_state(rank, q));
+}
+
+void PlanBuilder::merge_at_home(int rank, BlockId q, SlotId from) {
+  SlotId const into = home_state(rank, q);
+  at(plan_.programs, rank)
+      .merges.push_back({.state = state_of(q), .from = from, .into = into, .start = start_of(rank, into)});
+}
+
+void PlanBuilder::end_round() {
+  for (int rank = 0; rank < ranks(); ++rank) {
+    Program& program = at(plan_.programs, rank);
+    program.ends.push_back({.sends = static_cast<std::uint32_t>(program.sends.size()),
+                            .receives = static_cast<std::uint32_t>(program.receives.size()),
+                            .folds = static_cast<std::uint32_t>(program.folds.size()),
+                            .merges = static_cast<std::uint32_t>(program.merges.size())});
+    RankState& state = at(rank_states_, rank);
+    for (SlotId const id : state.released) slot(rank, id).free = true;
+    state.released.clear();
+  }
+}
+
+Plan PlanBuilder::finish() && {
+  std::size_t rounds = 0;  // the last round in which any rank has a step
+  for (Program const& program : plan_.programs) {
+    std::size_t used = program.ends.size();
+    while (used > 0 && program.ends[used - 1] == (used > 1 ? program.ends[used - 2] : Program::Cut{})) --used;
+    rounds = std::max(rounds, used);
+  }
+  for (int rank = 0; rank < ranks(); ++rank) {
+    Program& program = at(plan_.programs, rank);
+    program.ends.resize(rounds);
+    for (BlockId const q : q_blocks(rank)) {
+      program.finishes.push_back({.state = state_of(q), .slot = home_states_[static_cast<std::size_t>(q)]});
+    }
+    for (Slot const& used : at(rank_states_, rank).slots) program.slots.push_back(used.bytes);
+  }
+  return std::move(plan_);
+}
+
+}  // namespace plait

@@ -1,0 +1,78 @@
+// What strategies write plans with: blocks per rank, slots that are reused, steps round by round.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plait/plan.hpp"
+
+namespace plait {
+
+/// Builds a plan in rounds, all ranks side by side. Slots are virtual until `finish`: a free one is reused
+/// whatever its size, and ends as large as the largest block it held.
+class PlanBuilder {
+ public:
+  PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy);
+
+  [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
+  [[nodiscard]] Block const& block(BlockId id) const { return plan_.block(id); }
+  /// The query and key/value blocks of a rank: one per slice of its layout, all heads.
+  [[nodiscard]] std::vector<BlockId> const& q_blocks(int rank) const { return at(q_blocks_, rank); }
+  [[nodiscard]] std::vector<BlockId> const& kv_blocks(int rank) const { return at(kv_blocks_, rank); }
+  /// The state block of the rows of query block `q`.
+  [[nodiscard]] BlockId state_of(BlockId q) const { return q + 1; }
+
+  /// Whether the mask keeps any pair of the two blocks; of the block and anything that `rank` owns at rest.
+  [[nodiscard]] bool meet(BlockId q, BlockId kv) const;
+  [[nodiscard]] bool rank_needs(int rank, BlockId kv) const;
+  [[nodiscard]] bool rank_serves(int rank, BlockId q) const;
+
+  /// A slot of `rank` that nothing uses in this round, for `block`.
+  [[nodiscard]] SlotId acquire(int rank, BlockId block);
+  /// The slot's content is not needed after this round.
+  void release(int rank, SlotId slot);
+
+  /// Sends a block in this round; returns the slot of `to` that holds it from the next round on.
+  SlotId send(int from, SlotId from_slot, int to, BlockId block);
+  /// Folds into the state in slot `state`, from the identity if nothing was folded or merged into it before.
+  void fold(int rank, BlockId q, SlotId q_slot, BlockId kv, SlotId kv_slot, SlotId state);
+  /// Folds into the rank's own state of `q`, which it keeps until the end.
+  void fold_at_home(int rank, BlockId q, BlockId kv, SlotId kv_slot);
+  /// Merges the state in slot `from` into the rank's own state of `q`, which it keeps until the end.
+  void merge_at_home(int rank, BlockId q, SlotId from);
+  void end_round();
+
+  /// Drops empty rounds at the end, and writes down where each query block's final state lies.
+  [[nodiscard]] Plan finish() &&;
+
+ private:
+  struct Slot {
+    std::uint64_t bytes = 0;
+    bool free = false;
+    bool holds_state = false;  ///< a fold or merge of this plan has written it since it was acquired
+  };
+  struct RankState {
+    std::vector<Slot> slots;
+    std::vector<SlotId> released;  ///< in this round
+  };
+
+  template <class T>
+  static T& at(std::vector<T>& of, int rank) {
+    return of[static_cast<std::size_t>(rank)];
+  }
+  template <class T>
+  static T const& at(std::vector<T> const& of, int rank) {
+    return of[static_cast<std::size_t>(rank)];
+  }
+  Slot& slot(int rank, SlotId id) { return at(rank_states_, rank).slots[static_cast<std::size_t>(id)]; }
+  SlotId home_state(int rank, BlockId q);
+  Start start_of(int rank, SlotId state);
+
+  Plan plan_;
+  std::vector<std::vector<BlockId>> q_blocks_;
+  std::vector<std::vector<BlockId>> kv_blocks_;
+  std::vector<SlotId> home_states_;  ///< by query block: the slot of its state at home, or at_rest
+  std::vector<RankState> rank_states_;
+};
+
+}  // namespace plait

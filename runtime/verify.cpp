@@ -1,0 +1,382 @@
+#include "plait/verify.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+namespace plait {
+namespace {
+
+/// What a slot holds, symbolically.
+struct Content {
+  std::optional<Block> block;   ///< nothing if never written
+  std::vector<BlockId> folded;  ///< of a state: the key/value blocks in it, with repetition
+};
+
+/// Executes all programs side by side and collects what breaks a law.
+class Verifier {
+ public:
+  Verifier(Plan const& plan, std::size_t most) : plan_(plan), most_(most) {}
+
+  std::vector<Violation> run() {
+    if (well_formed()) {
+      for (round_ = 0; round_ < plan_.rounds() && !enough(); ++round_) play_round();
+      for (int rank = 0; rank < plan_.ranks() && !enough(); ++rank) check_end(rank);
+    }
+    return std::move(found_);
+  }
+
+ private:
+  // The checks below speak of one rank's program at a time.
+  Program const& program(int rank) const { return plan_.programs[static_cast<std::size_t>(rank)]; }
+  Content& content(int rank, SlotId slot) {
+    return contents_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(slot)];
+  }
+  bool enough() const { return found_.size() >= most_; }
+
+  template <class... Values>
+  void fault(Law law, int rank, std::string_view message, Values const&... values) {
+    if (enough()) return;
+    found_.push_back({law, fmt::format("rank {}, round {}: {}", rank, round_,
+                                       fmt::vformat(message, fmt::make_format_args(values...)))});
+  }
+
+  bool is_block(BlockId id, Tensor tensor) const {
+    return id >= 0 && static_cast<std::size_t>(id) < plan_.blocks.size() && plan_.block(id).tensor == tensor;
+  }
+  bool is_slot(int rank, SlotId slot) const {
+    return slot >= 0 && static_cast<std::size_t>(slot) < program(rank).slots.size();
+  }
+  static Block state_of(Block q) {
+    q.tensor = Tensor::state;
+    return q;
+  }
+
+  /// Every index in range, so that the rest can follow them; every program of the same length.
+  bool well_formed() {
+    if (plan_.ranks() != plan_.layouts.q.ranks())
+      fault(Law::homecoming, 0, "a program for every rank is needed");
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      Program const& mine = program(rank);
+      if (mine.rounds() != plan_.rounds()) {
+        fault(Law::matching, rank, "{} rounds, rank 0 has {}", mine.rounds(), plan_.rounds());
+      }
+      Program::Cut const end = mine.ends.empty() ? Program::Cut{} : mine.ends.back();
+      bool const cut_right = end.sends == mine.sends.size() && end.receives == mine.receives.size() &&
+                             end.folds == mine.folds.size() && end.merges == mine.merges.size();
+      if (!cut_right) fault(Law::matching, rank, "steps lie outside the rounds");
+      auto const operand = [&](BlockId id, Tensor tensor, SlotId slot, bool may_rest) {
+        bool const placed = (may_rest && slot == at_rest) || is_slot(rank, slot);
+        if (!is_block(id, tensor) || !placed) {
+          fault(Law::residency, rank, "block {} in slot {} is not a {} block in a slot of the rank", id, slot,
+                name(tensor));
+        }
+      };
+      for (auto const* transfers : {&mine.sends, &mine.receives}) {
+        for (Transfer const& transfer : *transfers) {
+          if (transfer.peer < 0 || transfer.peer >= plan_.ranks() || transfer.peer == rank) {
+            fault(Law::matching, rank, "a transfer with rank {}", transfer.peer);
+          }
+          bool const exists =
+              transfer.block >= 0 && static_cast<std::size_t>(transfer.block) < plan_.blocks.size();
+          operand(transfer.block, exists ? plan_.block(transfer.block).tensor : Tensor::q, transfer.slot,
+                  transfers == &mine.sends);
+        }
+      }
+      for (Fold const& fold : mine.folds) {
+        operand(fold.q, Tensor::q, fold.q_slot, true);
+        operand(fold.kv, Tensor::kv, fold.kv_slot, true);
+        operand(fold.q, Tensor::q, fold.state, false);
+      }
+      for (Merge const& merge : mine.merges) {
+        operand(merge.state, Tensor::state, merge.from, false);
+        operand(merge.state, Tensor::state, merge.into, false);
+      }
+      for (Finish const& finish : mine.finishes) operand(finish.state, Tensor::state, finish.slot, true);
+      contents_.emplace_back(mine.slots.size());
+      largest_.emplace_back(mine.slots.size(), 0);
+    }
+    return found_.empty();
+  }
+
+  void play_round() {
+    check_matching();
+    for (int rank = 0; rank < plan_.ranks(); ++rank) check_overwriting(rank);
+    // What sends carry is what lies there when the round begins; it arrives when the round ends.
+    std::vector<std::tuple<int, SlotId, Content>> arrivals;
+    for (int rank = 0; rank < plan_.ranks(); ++rank) collect_arrivals(rank, arrivals);
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      Round const round = program(rank).round(round_);
+      for (Fold const& fold : round.folds) play(rank, fold);
+      for (Merge const& merge : round.merges) play(rank, merge);
+    }
+    for (auto& [rank, slot, arrived] : arrivals) hold(rank, slot, std::move(arrived));
+  }
+
+  void hold(int rank, SlotId slot, Content what) {
+    auto& largest = largest_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(slot)];
+    if (what.block) largest = std::max(largest, bytes(*what.block, plan_.problem.shape));
+    content(rank, slot) = std::move(what);
+  }
+
+  /// Between each pair of ranks, the sends of the round and its receives are the same blocks in the same
+  /// order.
+  void check_matching() {
+    struct Half {
+      int from, to;
+      std::size_t order;
+      BlockId block;
+    };
+    std::vector<Half> sends;
+    std::vector<Half> receives;
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      Round const round = program(rank).round(round_);
+      for (auto const& send : round.sends) sends.push_back({rank, send.peer, sends.size(), send.block});
+      for (auto const& receive : round.receives) {
+        receives.push_back({receive.peer, rank, receives.size(), receive.block});
+      }
+    }
+    auto const key = [](Half const& half) { return std::tuple(half.from, half.to, half.order); };
+    std::ranges::sort(sends, {}, key);
+    std::ranges::sort(receives, {}, key);
+    auto const same = [](Half const& a, Half const& b) {
+      return a.from == b.from && a.to == b.to && a.block == b.block;
+    };
+    auto const [send, receive] = std::ranges::mismatch(sends, receives, same);
+    if (send != sends.end()) {
+      fault(Law::matching, send->from, "sends {} to rank {}, which does not receive it there and then",
+            describe(plan_.block(send->block)), send->to);
+    } else if (receive != receives.end()) {
+      fault(Law::matching, receive->to, "receives {} from rank {}, which does not send it there and then",
+            describe(plan_.block(receive->block)), receive->from);
+    }
+  }
+
+  /// No slot that is being received into is touched by another step of the round; no state is folded or
+  /// merged into while it is being sent.
+  void check_overwriting(int rank) {
+    Round const round = program(rank).round(round_);
+    std::vector<SlotId> receiving;
+    std::vector<SlotId> sending;
+    for (Transfer const& receive : round.receives) receiving.push_back(receive.slot);
+    for (Transfer const& send : round.sends) sending.push_back(send.slot);
+    std::ranges::sort(receiving);
+    std::ranges::sort(sending);
+    if (auto const twice = std::ranges::adjacent_find(receiving); twice != receiving.end()) {
+      fault(Law::residency, rank, "two blocks are received into slot {}", *twice);
+    }
+    auto const untouched = [&](SlotId slot, std::string_view step) {
+      if (slot != at_rest && std::ranges::binary_search(receiving, slot)) {
+        fault(Law::residency, rank, "slot {} is received into while a {} uses it", slot, step);
+      }
+    };
+    auto const writable = [&](SlotId slot, std::string_view step) {
+      untouched(slot, step);
+      if (std::ranges::binary_search(sending, slot)) {
+        fault(Law::residency, rank, "slot {} is written by a {} while it is being sent", slot, step);
+      }
+    };
+    for (Transfer const& send : round.sends) untouched(send.slot, "send");
+    for (Fold const& fold : round.folds) {
+      untouched(fold.q_slot, "fold");
+      untouched(fold.kv_slot, "fold");
+      writable(fold.state, "fold");
+    }
+    for (Merge const& merge : round.merges) {
+      untouched(merge.from, "merge");
+      writable(merge.into, "merge");
+    }
+  }
+
+  /// Whether `block` can be read from `slot` of `rank` now: it is the rank's own input, or what the slot
+  /// holds.
+  bool resident(int rank, Block const& block, SlotId slot, std::string_view step) {
+    if (slot == at_rest) {
+      if (block.tensor != Tensor::state && block.home == rank) return true;
+      fault(Law::residency, rank, "a {} reads {} at rest, which is not the rank's own", step,
+            describe(block));
+      return false;
+    }
+    Content const& held = content(rank, slot);
+    if (held.block == block) return true;
+    fault(Law::residency, rank, "a {} reads {} from slot {}, which holds {}", step, describe(block), slot,
+          held.block ? describe(*held.block) : "nothing");
+    return false;
+  }
+
+  void collect_arrivals(int rank, std::vector<std::tuple<int, SlotId, Content>>& arrivals) {
+    Round const round = program(rank).round(round_);
+    for (Transfer const& send : round.sends) {
+      Block const& block = plan_.block(send.block);
+      if (!resident(rank, block, send.slot, "send")) continue;
+      Content travelling{.block = block, .folded = {}};
+      if (send.slot != at_rest) travelling.folded = content(rank, send.slot).folded;
+      if (auto const slot = receiving_slot(rank, send)) {
+        arrivals.emplace_back(send.peer, *slot, std::move(travelling));
+      }
+    }
+  }
+
+  /// Messages between two ranks match in order: the n-th send to a peer meets the peer's n-th receive from
+  /// here.
+  std::optional<SlotId> receiving_slot(int rank, Transfer const& send) const {
+    std::ptrdiff_t before = 0;
+    for (Transfer const& earlier : program(rank).round(round_).sends) {
+      if (&earlier == &send) break;
+      if (earlier.peer == send.peer) ++before;
+    }
+    for (Transfer const& receive : program(send.peer).round(round_).receives) {
+      if (receive.peer == rank && before-- == 0) return receive.slot;
+    }
+    return std::nullopt;
+  }
+
+  void play(int rank, Fold const& fold) {
+    Block const& q = plan_.block(fold.q);
+    Block const& kv = plan_.block(fold.kv);
+    if (!resident(rank, q, fold.q_slot, "fold") || !resident(rank, kv, fold.kv_slot, "fold")) return;
+    if (!kv.heads.contains(q.heads)) {
+      fault(Law::coverage, rank, "{} and {} are folded, but their heads differ", describe(q), describe(kv));
+      return;
+    }
+    if (fold.state == fold.q_slot || fold.state == fold.kv_slot) {
+      fault(Law::residency, rank, "a fold writes its state over an operand, slot {}", fold.state);
+      return;
+    }
+    Content next{.block = state_of(q), .folded = {}};
+    if (fold.start == Start::carried) {
+      if (!resident(rank, *next.block, fold.state, "fold")) return;
+      next.folded = std::move(content(rank, fold.state).folded);
+    }
+    next.folded.push_back(fold.kv);
+    hold(rank, fold.state, std::move(next));
+  }
+
+  void play(int rank, Merge const& merge) {
+    Block const& state = plan_.block(merge.state);
+    if (!resident(rank, state, merge.from, "merge")) return;
+    if (merge.from == merge.into) {
+      fault(Law::residency, rank, "{} is merged into itself", describe(state));
+      return;
+    }
+    Content next = content(rank, merge.from);
+    if (merge.start == Start::carried) {
+      if (!resident(rank, state, merge.into, "merge")) return;
+      auto const& more = content(rank, merge.into).folded;
+      next.folded.insert(next.folded.end(), more.begin(), more.end());
+    }
+    hold(rank, merge.into, std::move(next));
+  }
+
+  void check_end(int rank) {
+    check_homecoming(rank);
+    for (Finish const& finish : program(rank).finishes) check_coverage(rank, finish);
+    auto const& largest = largest_[static_cast<std::size_t>(rank)];
+    for (std::size_t slot = 0; slot < largest.size(); ++slot) {
+      if (largest[slot] != program(rank).slots[slot]) {
+        fault(Law::memory, rank, "slot {} has {} bytes, the largest block in it needs {}", slot,
+              program(rank).slots[slot], largest[slot]);
+      }
+    }
+  }
+
+  /// The finished blocks tile (the rank's rows) × (all heads) exactly.
+  void check_homecoming(int rank) {
+    std::vector<Block> ended;
+    double covered = 0.0;
+    for (Finish const& finish : program(rank).finishes) {
+      Block const& state = plan_.block(finish.state);
+      bool const mine = std::ranges::any_of(plan_.layouts.q.slices(rank),
+                                            [&](Slice slice) { return slice.contains(state.slice); });
+      if (!mine || state.home != rank) {
+        fault(Law::homecoming, rank, "finishes {}, whose rows it does not own", describe(state));
+      }
+      for (Block const& other : ended) {
+        bool const heads_meet =
+            std::max(other.heads.begin, state.heads.begin) < std::min(other.heads.end, state.heads.end);
+        if (heads_meet && !intersect(other.slice, state.slice).empty()) {
+          fault(Law::homecoming, rank, "finishes {} twice", describe(state));
+        }
+      }
+      ended.push_back(state);
+      covered += static_cast<double>(state.slice.size()) * static_cast<double>(state.heads.size());
+    }
+    auto const owned =
+        static_cast<double>(plan_.layouts.q.tokens(rank)) * static_cast<double>(plan_.problem.shape.kv_heads);
+    if (covered < owned) fault(Law::homecoming, rank, "finishes {} of its {} row-heads", covered, owned);
+  }
+
+  /// The key/value blocks in a final state are disjoint where the mask keeps, and hold all that the mask
+  /// keeps.
+  void check_coverage(int rank, Finish const& finish) {
+    Block const& state = plan_.block(finish.state);
+    Mask const& mask = plan_.problem.mask;
+    std::vector<BlockId> folded;
+    if (finish.slot != at_rest) {
+      if (!resident(rank, state, finish.slot, "finish")) return;
+      folded = content(rank, finish.slot).folded;
+    }
+    std::ranges::sort(folded, {}, [&](BlockId id) { return plan_.block(id).slice.begin; });
+    Index kept = 0;
+    Slice reach{};  // the keys seen so far end here
+    for (BlockId const id : folded) {
+      Slice const keys = plan_.block(id).slice;
+      Slice const again = intersect(reach, keys);
+      if (mask.area(state.slice, again) > 0) {
+        fault(Law::coverage, rank, "{} has keys [{}, {}) folded in twice", describe(state), again.begin,
+              again.end);
+        return;
+      }
+      kept += mask.area(state.slice, keys);
+      reach = {0, std::max(reach.end, keys.end)};
+    }
+    Index const wanted = mask.area(state.slice, {0, mask.kv_tokens()});
+    if (kept != wanted) {
+      fault(Law::coverage, rank, "{} has {} of the {} (query, key) pairs that the mask keeps",
+            describe(state), kept, wanted);
+    }
+  }
+
+  Plan const& plan_;
+  std::size_t most_;
+  std::size_t round_ = 0;
+  std::vector<Violation> found_;
+  std::vector<std::vector<Content>> contents_;       ///< [rank][slot]
+  std::vector<std::vector<std::uint64_t>> largest_;  ///< [rank][slot]: bytes of the largest block held
+};
+
+}  // namespace
+
+std::string_view name(Law law) {
+  switch (law) {
+    case Law::coverage:
+      return "coverage";
+    case Law::residency:
+      return "residency";
+    case Law::matching:
+      return "matching";
+    case Law::homecoming:
+      return "homecoming";
+    case Law::memory:
+      return "memory";
+  }
+  __builtin_unreachable();
+}
+
+std::vector<Violation> verify(Plan const& plan, std::size_t most) {
+  return Verifier(plan, most).run();
+}
+
+void require_verified(Plan const& plan) {
+  auto const violations = verify(plan);
+  if (violations.empty()) return;
+  std::string message = fmt::format("the plan of strategy '{}' is not right:", plan.strategy);
+  for (Violation const& violation : violations) {
+    message += fmt::format("\n  {}: {}", name(violation.law), violation.message);
+  }
+  throw InvalidPlan(message);
+}
+
+}  // namespace plait
