@@ -74,11 +74,9 @@ class Device {
   /// into ← (identity or into) ⊕ from, row by row. The states have the same shape.
   virtual void merge(StateView from, StateView into, Start start) = 0;
 
-  /// state ← identity.
-  virtual void clear(StateView state) = 0;
-
   /// out = O / l rounded once to out's dtype, lse = ln 2 · (m + log2 l); rows that saw no key: out 0, lse
   /// −inf.
+  /// @param state  a null `m` stands for the identity in every row
   /// @param out  [batch, rows, heads, value_dim]
   /// @param lse  element (b, h, row) at lse[b · lse_batch_stride + h · lse_head_stride + row]; or null
   virtual void finish(StateView state, MutableTensorView out, float* lse, Index lse_batch_stride,

@@ -1,0 +1,58 @@
+// One rank's memory for one plan: an arena for its slots, and blocks seen as tensors, states and regions.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "plait/attention.hpp"
+#include "plait/transport.hpp"
+
+namespace plait {
+
+/// Resolves (block, slot) of this rank's program to views. Slots lie in one allocation of the device, each
+/// aligned to 64 bytes; blocks at rest lie in the caller's tensors.
+class PlanMemory {
+ public:
+  /// @throws std::bad_alloc
+  PlanMemory(Plan const& plan, int rank, Device& device);
+
+  /// The tensors that blocks at rest are part of, until the next call.
+  void use(LocalTensors const& tensors) { tensors_ = tensors; }
+
+  [[nodiscard]] TensorView q(BlockId id, SlotId slot) const;
+  [[nodiscard]] TensorView k(BlockId id, SlotId slot) const;
+  [[nodiscard]] TensorView v(BlockId id, SlotId slot) const;
+  /// The state of the rows and heads of a query or state block; `at_rest` gives the identity (null memory).
+  [[nodiscard]] StateView state(BlockId id, SlotId slot) const;
+  /// The output rows of a state block, and its lse: element (b, head, row) at lse + b · batch stride + head ·
+  /// head stride + row, or null.
+  [[nodiscard]] MutableTensorView out(BlockId id) const;
+  [[nodiscard]] float* lse(BlockId id) const;
+  [[nodiscard]] Index lse_head_stride() const { return local_queries_; }
+  [[nodiscard]] Index lse_batch_stride() const { return local_queries_ * plan_.problem.shape.q_heads; }
+
+  /// The block's bytes in wire order (q; k then v; m, l, O), as few contiguous pieces as there are.
+  [[nodiscard]] std::vector<Region> pieces(BlockId id, SlotId slot) const;
+
+  [[nodiscard]] std::uint64_t slots_bytes() const { return arena_->bytes(); }
+  /// Keeps the slots alive, also beyond this object.
+  [[nodiscard]] std::shared_ptr<void> keep_alive() const { return arena_; }
+
+ private:
+  [[nodiscard]] std::byte* slot_data(SlotId slot) const {
+    return arena_->data() + offsets_[static_cast<std::size_t>(slot)];
+  }
+  /// Query heads of a block: [begin, end).
+  [[nodiscard]] Slice q_heads(Block const& block) const;
+  /// Rows of this rank's local tensor that a block at rest lies in.
+  [[nodiscard]] Slice local_rows(Block const& block) const;
+
+  Plan const& plan_;
+  int rank_;
+  Index local_queries_;
+  LocalTensors tensors_;
+  std::vector<std::size_t> offsets_;
+  std::shared_ptr<DeviceMemory> arena_;
+};
+
+}  // namespace plait
