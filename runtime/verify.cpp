@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 #include <tuple>
+#include <utility>
 
 namespace plait {
 namespace {
@@ -115,7 +116,15 @@ class Verifier {
     for (auto& [rank, slot, arrived] : arrivals) hold(rank, slot, std::move(arrived));
   }
 
+  /// The content leaves the slot. States are moved, never copied: what two steps used would count twice.
+  Content take(int rank, SlotId slot) { return std::exchange(content(rank, slot), {}); }
+
   void hold(int rank, SlotId slot, Content what) {
+    Content const& before = content(rank, slot);
+    if (before.block && before.block->tensor == Tensor::state) {
+      fault(Law::coverage, rank, "{} in slot {} is overwritten before anything uses it",
+            describe(*before.block), slot);
+    }
     auto& largest = largest_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(slot)];
     if (what.block) largest = std::max(largest, bytes(*what.block, plan_.problem.shape));
     content(rank, slot) = std::move(what);
@@ -211,8 +220,8 @@ class Verifier {
     for (Transfer const& send : round.sends) {
       Block const& block = plan_.block(send.block);
       if (!resident(rank, block, send.slot, "send")) continue;
-      Content travelling{.block = block, .folded = {}};
-      if (send.slot != at_rest) travelling.folded = content(rank, send.slot).folded;
+      Content travelling =
+          block.tensor == Tensor::state ? take(rank, send.slot) : Content{.block = block, .folded = {}};
       if (auto const slot = receiving_slot(rank, send)) {
         arrivals.emplace_back(send.peer, *slot, std::move(travelling));
       }
@@ -248,7 +257,7 @@ class Verifier {
     Content next{.block = state_of(q), .folded = {}};
     if (fold.start == Start::carried) {
       if (!resident(rank, *next.block, fold.state, "fold")) return;
-      next.folded = std::move(content(rank, fold.state).folded);
+      next = take(rank, fold.state);
     }
     next.folded.push_back(fold.kv);
     hold(rank, fold.state, std::move(next));
@@ -261,10 +270,10 @@ class Verifier {
       fault(Law::residency, rank, "{} is merged into itself", describe(state));
       return;
     }
-    Content next = content(rank, merge.from);
+    Content next = take(rank, merge.from);
     if (merge.start == Start::carried) {
       if (!resident(rank, state, merge.into, "merge")) return;
-      auto const& more = content(rank, merge.into).folded;
+      auto const more = take(rank, merge.into).folded;
       next.folded.insert(next.folded.end(), more.begin(), more.end());
     }
     hold(rank, merge.into, std::move(next));
@@ -273,6 +282,11 @@ class Verifier {
   void check_end(int rank) {
     check_homecoming(rank);
     for (Finish const& finish : program(rank).finishes) check_coverage(rank, finish);
+    for (Content const& left : contents_[static_cast<std::size_t>(rank)]) {
+      if (left.block && left.block->tensor == Tensor::state) {
+        fault(Law::homecoming, rank, "{} is left over at the end", describe(*left.block));
+      }
+    }
     auto const& largest = largest_[static_cast<std::size_t>(rank)];
     for (std::size_t slot = 0; slot < largest.size(); ++slot) {
       if (largest[slot] != program(rank).slots[slot]) {
@@ -316,7 +330,7 @@ class Verifier {
     std::vector<BlockId> folded;
     if (finish.slot != at_rest) {
       if (!resident(rank, state, finish.slot, "finish")) return;
-      folded = content(rank, finish.slot).folded;
+      folded = take(rank, finish.slot).folded;
     }
     std::ranges::sort(folded, {}, [&](BlockId id) { return plan_.block(id).slice.begin; });
     Index kept = 0;

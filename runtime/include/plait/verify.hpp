@@ -10,7 +10,8 @@ namespace plait {
 
 /// The five laws that a plan can break.
 enum class Law : std::uint8_t {
-  coverage,    ///< each (head, q, k) that the mask keeps is folded exactly once
+  coverage,    ///< each (head, q, k) that the mask keeps is folded exactly once; no state is dropped or used
+               ///< twice
   residency,   ///< steps read only what is at home or arrived before, and nothing that is read is overwritten
   matching,    ///< every send has one receive, in the same round and order, of the same block
   homecoming,  ///< every query row's state ends once, on the rank that owns the row

@@ -1,0 +1,79 @@
+// Random masks, layouts and shapes for property tests; each test prints its seed.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <random>
+#include <string>
+
+#include "plait/layout.hpp"
+#include "plait/problem.hpp"
+
+namespace plait::test {
+
+using Random = std::mt19937_64;
+
+/// The seed of a property test: PLAIT_SEED if it is set, else `fallback`.
+inline std::uint64_t seed_or(std::uint64_t fallback) {
+  char const* const given = std::getenv("PLAIT_SEED");
+  return given != nullptr ? std::stoull(given) : fallback;
+}
+
+inline Index uniform(Random& random, Index low, Index high) {
+  return std::uniform_int_distribution<Index>(low, high)(random);
+}
+
+/// A mask of any kind, or an intersection of several.
+inline Mask random_mask(Random& random, Index q_tokens, Index kv_tokens) {
+  Mask mask = Mask::full(q_tokens, kv_tokens);
+  if (uniform(random, 0, 1) == 1) mask = mask.intersect(Mask::causal(q_tokens, kv_tokens));
+  if (uniform(random, 0, 2) == 0) {
+    Index const longest = q_tokens + kv_tokens;
+    mask = mask.intersect(Mask::window(q_tokens, kv_tokens, uniform(random, -1, longest / 2),
+                                       uniform(random, -1, longest / 2)));
+  }
+  if (q_tokens == kv_tokens && uniform(random, 0, 2) == 0) {
+    std::vector<Index> lengths;
+    Index left = q_tokens;
+    while (left > 0) {
+      lengths.push_back(std::min(left, uniform(random, 0, q_tokens / 2 + 1)));
+      left -= lengths.back();
+    }
+    mask = mask.intersect(Mask::documents(lengths));
+  }
+  if (uniform(random, 0, 2) == 0) {
+    Index const block = uniform(random, 1, q_tokens / 4 + 2);
+    auto const blocks = [&](Index tokens) { return (tokens + block - 1) / block; };
+    std::vector<std::uint8_t> kept(static_cast<std::size_t>(blocks(q_tokens) * blocks(kv_tokens)));
+    for (auto& entry : kept) entry = uniform(random, 0, 1) == 1 ? 1 : 0;
+    mask = mask.intersect(Mask::blocks(q_tokens, kv_tokens, block, kept));
+  }
+  return mask;
+}
+
+/// Any assignment of slices to ranks, some ranks possibly without any.
+inline Layout random_layout(Random& random, Index tokens, int ranks) {
+  std::vector<std::vector<Slice>> slices(static_cast<std::size_t>(ranks));
+  for (Index at = 0; at < tokens;) {
+    Index const end = std::min(tokens, at + uniform(random, 1, tokens / ranks + 2));
+    slices[static_cast<std::size_t>(uniform(random, 0, ranks - 1))].push_back({at, end});
+    at = end;
+  }
+  return Layout::from_slices(tokens, slices);
+}
+
+inline Layouts random_layouts(Random& random, Mask const& mask, int ranks) {
+  switch (uniform(random, 0, 3)) {
+    case 0:
+      return make_layouts("contiguous", mask, ranks);
+    case 1:
+      return make_layouts("zigzag", mask, ranks);
+    case 2:
+      return make_layouts("balanced", mask, ranks);
+    default:
+      return {random_layout(random, mask.q_tokens(), ranks), random_layout(random, mask.kv_tokens(), ranks)};
+  }
+}
+
+}  // namespace plait::test
