@@ -196,7 +196,7 @@ class Passes {
       row.exact_max = std::max(row.exact_max, s.exact);
       row.plain_max = std::max(row.plain_max, s.plain);
       row.rounded_max = std::max(row.rounded_max, s.rounded);
-      row.magnitude = std::max(row.magnitude, s.magnitude);
+      if (std::isfinite(s.magnitude)) row.magnitude = std::max(row.magnitude, s.magnitude);
     });
     statistics_[at(r)] = row;
   }
@@ -289,7 +289,7 @@ OracleResult compute_oracle(OracleInput const& input) {
 double rounding_unit(DType type, double magnitude) {
   int const digits = type == DType::f32 ? 24 : type == DType::f16 ? 11 : 8;  // of the significand
   int const least = type == DType::f16 ? -14 : -126;  // exponent of the smallest normal
-  int const exponent = magnitude > 0.0 ? std::max(std::ilogb(magnitude), least) : least;
+  int const exponent = magnitude == 0.0 ? least : std::max(std::ilogb(magnitude), least);
   return std::ldexp(1.0, exponent - digits);
 }
 
