@@ -5,7 +5,20 @@
 
 namespace plait {
 
-PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy)
+Index pieces_to_travel(Layout const& kv) {
+  constexpr Index rounds_wanted = 8;
+  constexpr Index least_tokens = 256;
+  Index const hops = kv.ranks() - 1;
+  if (hops == 0) return 1;
+  Index longest = 0;
+  for (int rank = 0; rank < kv.ranks(); ++rank) {
+    for (Slice const slice : kv.slices(rank)) longest = std::max(longest, slice.size());
+  }
+  return std::max<Index>(1, std::min((rounds_wanted + hops - 1) / hops, longest / least_tokens));
+}
+
+PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
+                         Index kv_pieces)
     : plan_{.problem = problem,
             .layouts = layouts,
             .strategy = std::move(strategy),
@@ -26,8 +39,15 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
       at(q_blocks_, rank).push_back(add(Tensor::q, slice, rank));
       add(Tensor::state, slice, rank);  // state_of(q) is the next id
     }
-    for (Slice const slice : layouts.kv.slices(rank))
-      at(kv_blocks_, rank).push_back(add(Tensor::kv, slice, rank));
+    at(kv_blocks_, rank).resize(static_cast<std::size_t>(kv_pieces));
+    for (Slice const slice : layouts.kv.slices(rank)) {
+      for (Index piece = 0; piece < kv_pieces; ++piece) {
+        Slice const part{slice.begin + slice.size() * piece / kv_pieces,
+                         slice.begin + slice.size() * (piece + 1) / kv_pieces};
+        if (part.empty()) continue;
+        at(kv_blocks_, rank)[static_cast<std::size_t>(piece)].push_back(add(Tensor::kv, part, rank));
+      }
+    }
   }
   home_states_.assign(plan_.blocks.size(), at_rest);
 }

@@ -8,17 +8,26 @@
 
 namespace plait {
 
+/// How often a rank's key/value blocks are cut, so that a plan in which they travel has about 8 rounds even
+/// for few ranks: the first fold of a block then waits for a piece of it, not for all, and slots hold pieces.
+/// 1 from 9 ranks on, and where pieces would have fewer than 256 tokens (the folds' key block).
+[[nodiscard]] Index pieces_to_travel(Layout const& kv);
+
 /// Builds a plan in rounds, all ranks side by side. Slots are virtual until `finish`: a free one is reused
 /// whatever its size, and ends as large as the largest block it held.
 class PlanBuilder {
  public:
-  PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy);
+  /// @param kv_pieces  into how many key/value blocks each slice at rest is cut
+  PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy, Index kv_pieces = 1);
 
   [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
   [[nodiscard]] Block const& block(BlockId id) const { return plan_.block(id); }
-  /// The query and key/value blocks of a rank: one per slice of its layout, all heads.
+  /// The query blocks of a rank: one per slice of its layout, all heads.
   [[nodiscard]] std::vector<BlockId> const& q_blocks(int rank) const { return at(q_blocks_, rank); }
-  [[nodiscard]] std::vector<BlockId> const& kv_blocks(int rank) const { return at(kv_blocks_, rank); }
+  /// The key/value blocks of a rank: the `piece`-th of each slice, all heads.
+  [[nodiscard]] std::vector<BlockId> const& kv_blocks(int rank, Index piece = 0) const {
+    return at(kv_blocks_, rank)[static_cast<std::size_t>(piece)];
+  }
   /// The state block of the rows of query block `q`.
   [[nodiscard]] BlockId state_of(BlockId q) const { return q + 1; }
 
@@ -70,7 +79,7 @@ class PlanBuilder {
 
   Plan plan_;
   std::vector<std::vector<BlockId>> q_blocks_;
-  std::vector<std::vector<BlockId>> kv_blocks_;
+  std::vector<std::vector<std::vector<BlockId>>> kv_blocks_;  ///< [rank][piece]
   std::vector<SlotId> home_states_;  ///< by query block: the slot of its state at home, or at_rest
   std::vector<RankState> rank_states_;
 };

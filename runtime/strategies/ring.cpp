@@ -1,7 +1,7 @@
-// Ring (pass-KV): queries stay; key/value blocks travel from rank to next rank, one hop a round.
-#include "strategies.hpp"
-
+// Ring (pass-KV): queries stay; key/value blocks travel from rank to next rank, one hop a round. With few
+// ranks the blocks are cut, and the pieces go round one after the other.
 #include "plan_builder.hpp"
+#include "strategies.hpp"
 
 namespace plait {
 namespace {
@@ -9,6 +9,7 @@ namespace {
 /// A key/value block on its way round the ring.
 struct Traveller {
   BlockId kv;
+  int home;
   int hops;  ///< rounds until the last rank that needs it has it
   SlotId slot = at_rest;
 };
@@ -21,33 +22,52 @@ int hops_needed(PlanBuilder const& plan, int home, BlockId kv) {
   return 0;
 }
 
+/// The travellers whose home sends them off in the turn of `piece`.
+std::vector<Traveller> travellers(PlanBuilder const& plan, Index piece) {
+  std::vector<Traveller> found;
+  for (int home = 0; home < plan.ranks(); ++home) {
+    for (BlockId const kv : plan.kv_blocks(home, piece)) {
+      found.push_back({.kv = kv, .home = home, .hops = hops_needed(plan, home, kv)});
+    }
+  }
+  return found;
+}
+
+/// One round of the travellers that are `hop` hops away from home: fold, and pass on.
+void play(PlanBuilder& plan, std::vector<Traveller>& on_their_way, int hop) {
+  for (Traveller& traveller : on_their_way) {
+    if (traveller.hops < hop) continue;
+    int const holder = (traveller.home + hop) % plan.ranks();
+    for (BlockId const q : plan.q_blocks(holder)) {
+      if (plan.meet(q, traveller.kv)) plan.fold_at_home(holder, q, traveller.kv, traveller.slot);
+    }
+    plan.release(holder, traveller.slot);
+    if (traveller.hops > hop) {
+      traveller.slot = plan.send(holder, traveller.slot, (holder + 1) % plan.ranks(), traveller.kv);
+    }
+  }
+}
+
 }  // namespace
 
+/// The pieces take turns of P−1 rounds; the last fold of a turn falls into the first round of the next, so
+/// every round but the last has a transfer to hide.
 Plan ring_plan(Problem const& problem, Layouts const& layouts) {
-  PlanBuilder plan(problem, layouts, "ring");
-  int const ranks = plan.ranks();
-  std::vector<std::vector<Traveller>> from_home(static_cast<std::size_t>(ranks));
-  for (int home = 0; home < ranks; ++home) {
-    for (BlockId const kv : plan.kv_blocks(home)) {
-      from_home[static_cast<std::size_t>(home)].push_back({.kv = kv, .hops = hops_needed(plan, home, kv)});
+  Index const pieces = pieces_to_travel(layouts.kv);
+  PlanBuilder plan(problem, layouts, "ring", pieces);
+  int const last_hop = plan.ranks() - 1;
+  std::vector<Traveller> arriving;  // of the turn before: they have one fold to go
+  for (Index piece = 0; piece < pieces; ++piece) {
+    std::vector<Traveller> on_their_way = travellers(plan, piece);
+    for (int hop = 0; hop < last_hop || hop == 0; ++hop) {
+      if (hop == 0) play(plan, arriving, last_hop);
+      play(plan, on_their_way, hop);
+      plan.end_round();
     }
+    arriving = last_hop == 0 ? std::vector<Traveller>{} : std::move(on_their_way);
   }
-  for (int round = 0; round < ranks; ++round) {
-    for (int home = 0; home < ranks; ++home) {
-      int const holder = (home + round) % ranks;
-      for (Traveller& traveller : from_home[static_cast<std::size_t>(home)]) {
-        if (traveller.hops < round) continue;
-        for (BlockId const q : plan.q_blocks(holder)) {
-          if (plan.meet(q, traveller.kv)) plan.fold_at_home(holder, q, traveller.kv, traveller.slot);
-        }
-        plan.release(holder, traveller.slot);
-        if (traveller.hops > round) {
-          traveller.slot = plan.send(holder, traveller.slot, (holder + 1) % ranks, traveller.kv);
-        }
-      }
-    }
-    plan.end_round();
-  }
+  play(plan, arriving, last_hop);
+  plan.end_round();
   return std::move(plan).finish();
 }
 

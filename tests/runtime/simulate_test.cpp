@@ -45,8 +45,9 @@ TEST(Simulate, RingWithSlowLinkTakesTheTransfersTime) {
                         .bytes_per_second = 1e6,
                         .latency_seconds = 0.5,
                         .memory_bytes_per_second = 1e15};
-  double const transfer = 1000.0 * 64 * 4 / 1e6 + 0.5;
-  EXPECT_NEAR(simulate(plan, machine, Record::nothing).seconds, 3 * transfer, 1e-3);
+  // 1,000 tokens a rank travel in 3 pieces: 3 transfers of each, one after the other, for each of 3 hops.
+  double const transfers = 3 * 1000.0 * 64 * 4 / 1e6 + 9 * 0.5;
+  EXPECT_NEAR(simulate(plan, machine, Record::nothing).seconds, transfers, 1e-3);
 }
 
 TEST(Simulate, TimelineHasEveryStepAndNoOverlapOfComputation) {

@@ -107,6 +107,21 @@ TEST(Strategy, SlotsDoNotGrowWithTheRanks) {
   EXPECT_EQ(slots_of("allgather", 8), state + 2 * kv);
 }
 
+/// With few ranks the blocks travel in pieces, so that folds start early; slots then hold pieces.
+TEST(Strategy, FewRanksCutTheBlocksThatTravel) {
+  Index const tokens = 2048;
+  Problem const problem = problem_of(llama_like(tokens), Mask::full(tokens, tokens));
+  Layouts const layouts = make_layouts("contiguous", problem.mask, 2);
+  std::uint64_t const state = 1024 * 8 * (64 + 2) * 4;
+  std::uint64_t const kv = 1024 * 2 * (64 + 64) * 2;
+  for (std::string_view const name : {"ring", "allgather"}) {
+    Plan const plan = make_plan(problem, layouts, name);
+    EXPECT_EQ(plan.rounds(), 5u) << name;  // 4 pieces of 256 tokens, and the last fold
+    EXPECT_EQ(volume(plan).slots.front(), state + 2 * kv / 4) << name;
+    EXPECT_EQ(volume(plan).sent.front(), kv) << name;
+  }
+}
+
 TEST(Strategy, PlansAreDeterministic) {
   Mask const mask = Mask::causal(300, 300);
   Problem const problem = problem_of(llama_like(300), mask);
@@ -137,8 +152,10 @@ TEST(Strategy, RandomPlansAreVerified) {
   SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
   Random random(seed);
   for (int round = 0; round < 200; ++round) {
-    Index const q_tokens = uniform(random, 0, 60);
-    Index const kv_tokens = round % 2 == 0 ? q_tokens : uniform(random, 0, 60);
+    Index const longest =
+        round % 4 == 0 ? 6000 : 60;  // long enough for blocks to be cut, or short enough for none
+    Index const q_tokens = uniform(random, 0, longest);
+    Index const kv_tokens = round % 2 == 0 ? q_tokens : uniform(random, 0, longest);
     int const ranks = static_cast<int>(uniform(random, 1, 9));
     Mask const mask = test::random_mask(random, q_tokens, kv_tokens);
     Shape shape = llama_like(q_tokens);
