@@ -316,6 +316,11 @@ TensorInfo const& TensorWriter::tensor(std::string_view name) const {
   return find_or_throw(header_.tensors, name, part_.path());
 }
 
+void TensorWriter::write(TensorInfo const& tensor, std::span<std::byte const> source) {
+  check_length(tensor, tensor.bytes(), source.size());
+  write_exactly(file_.get(), source, data_offset_ + tensor.begin, part_.path());
+}
+
 void TensorWriter::write_rows(TensorInfo const& tensor, std::size_t axis, std::span<Slice const> rows,
                               std::span<std::byte const> source) {
   check_length(tensor, rows_bytes(tensor, axis, rows), source.size());

@@ -110,7 +110,10 @@ class [[nodiscard]] TensorWriter {
   /// @throws FileError that lists the tensors that there are
   [[nodiscard]] TensorInfo const& tensor(std::string_view name) const;
 
-  /// The counterpart of TensorReader::read_rows. @throws FileError if the system fails (with its message)
+  /// The whole tensor. @throws FileError if the system fails (with its message)
+  void write(TensorInfo const& tensor, std::span<std::byte const> source);
+
+  /// The counterpart of TensorReader::read_rows. @throws FileError as rows_bytes and write
   void write_rows(TensorInfo const& tensor, std::size_t axis, std::span<Slice const> rows,
                   std::span<std::byte const> source);
 
