@@ -30,16 +30,16 @@ def load_bf16(path):
 
 def attention(q, k, v, scale):
     """Causal (bottom-right aligned) attention in float64: out [B, Nq, Hq, Dv], lse [B, Hq, Nq]."""
-    q, k, v = (x.astype(numpy.float64) for x in (q, k, v))
-    group = q.shape[2] // k.shape[2]
-    k, v = numpy.repeat(k, group, axis=2), numpy.repeat(v, group, axis=2)
-    scores = scale * numpy.einsum("bqhd,bkhd->bhqk", q, k)
-    rows, keys = numpy.arange(q.shape[1])[:, None], numpy.arange(k.shape[1])[None, :]
-    scores = numpy.where(keys - rows <= k.shape[1] - q.shape[1], scores, -numpy.inf)
+    q, k, v = (x.astype(numpy.float64).transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, H, N, D]
+    group = q.shape[1] // k.shape[1]
+    k, v = numpy.repeat(k, group, axis=1), numpy.repeat(v, group, axis=1)
+    scores = scale * (q @ k.transpose(0, 1, 3, 2))
+    rows, keys = numpy.arange(q.shape[2])[:, None], numpy.arange(k.shape[2])[None, :]
+    scores = numpy.where(keys - rows <= k.shape[2] - q.shape[2], scores, -numpy.inf)
     lse = numpy.logaddexp.reduce(scores, axis=-1)
     with numpy.errstate(invalid="ignore"):
         weights = numpy.where(numpy.isneginf(scores), 0.0, numpy.exp(scores - lse[..., None]))
-    return numpy.einsum("bhqk,bkhd->bqhd", weights, v), lse
+    return (weights @ v).transpose(0, 2, 1, 3), lse
 
 
 def run_tool(tool, directory, tensors, scale):
