@@ -1,4 +1,4 @@
-"""Tensor files both ways between the Python package `safetensors` and ours: interchange_test.py TENSOR_TOOL."""
+"""Tensor files both ways, the Python package `safetensors` and ours: interchange_test.py TENSOR_TOOL."""
 
 import json
 import random
@@ -87,8 +87,8 @@ def check_file(tool, directory, path, metadata):
 def check_refusals_agree(tool, directory):
     """What the package refuses, we refuse."""
     one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-    for fault in ({"dtype": "F33"}, {"shape": [3]}, {"shape": [-2]}, {"shape": [2.0]}, {"data_offsets": [0, 9]},
-                  {"data_offsets": [1, 9]}, {"data_offsets": [8, 0]}, {"data_offsets": [0]},
+    for fault in ({"dtype": "F33"}, {"shape": [3]}, {"shape": [-2]}, {"shape": [2.0]},
+                  {"data_offsets": [0, 9]}, {"data_offsets": [1, 9]}, {"data_offsets": [8, 0]}, {"data_offsets": [0]},
                   {"shape": [2**32, 2**32]}):
         text = json.dumps({"a": one | fault}).encode()
         content = struct.pack("<Q", len(text)) + text + bytes(8)
