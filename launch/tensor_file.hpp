@@ -31,9 +31,10 @@ class [[nodiscard]] FileDescriptor {
 };
 
 /// Bytes of the rows in `rows` (along `axis`) of a tensor.
+/// @param file  names the tensor's file in errors
 /// @throws FileError if the tensor has no such axis or rows, or its rows do not fall on whole bytes
 [[nodiscard]] std::uint64_t rows_bytes(TensorInfo const& tensor, std::size_t axis,
-                                       std::span<Slice const> rows);
+                                       std::span<Slice const> rows, std::string_view file);
 
 /// A safetensors file, open for reading. Reading is safe from several threads at once.
 class [[nodiscard]] TensorReader {

@@ -63,7 +63,7 @@ void copy(char const* from, char const* to, std::size_t ranks) {
     if (!axis) writers.front().write(writers.front().tensor(tensor.name), reader.read(tensor));
     for (std::size_t rank = 0; axis && rank < ranks; ++rank) {
       auto const rows = rows_of(rank, ranks, tensor.shape[*axis]);
-      std::vector<std::byte> bytes(rows_bytes(tensor, *axis, rows));
+      std::vector<std::byte> bytes(rows_bytes(tensor, *axis, rows, from));
       reader.read_rows(tensor, *axis, rows, bytes);
       writers[rank].write_rows(writers[rank].tensor(tensor.name), *axis, rows, bytes);
     }
