@@ -117,7 +117,7 @@ std::string MessageStream::describe(Naming const& naming) const {
 }
 
 ExchangeOperation::ExchangeOperation(World::CommThread& thread, MPI_Comm communicator,
-                                     std::size_t chunk_bytes, Exchange exchange, std::uint64_t sequence,
+                                     std::size_t chunk_bytes, Exchange exchange, Sequences& sequences,
                                      Naming naming, std::shared_ptr<void> keep_alive)
     : thread_(thread),
       communicator_(communicator),

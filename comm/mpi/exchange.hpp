@@ -72,8 +72,7 @@ class MessageStream {
 class ExchangeOperation : public Operation {
  public:
   ExchangeOperation(World::CommThread& thread, MPI_Comm communicator, std::size_t chunk_bytes,
-                    Exchange exchange, std::uint64_t sequence, Naming naming,
-                    std::shared_ptr<void> keep_alive);
+                    Exchange exchange, Sequences& sequences, Naming naming, std::shared_ptr<void> keep_alive);
   Status poll() override;
 
   /// After the end.
