@@ -170,7 +170,9 @@ class CpuDevice : public Device {
         }
         if (lse == nullptr) continue;
         lse[b * lse_batch_stride + head * lse_head_stride + row] =
-            sees ? std::numbers::ln2_v<float> * (state.m[at] + std::log2(state.l[at])) : -infinity;
+            sees ? static_cast<float>(std::numbers::ln2 * (static_cast<double>(state.m[at]) +
+                                                           std::log2(static_cast<double>(state.l[at]))))
+                 : -infinity;
       }
     }
   }

@@ -2,9 +2,9 @@
 // includer has defined, in its own unnamed namespace, `lanes` and `load_half(uint16_t const*)` (lanes fp16
 // values as a Vector).
 //
-// Per tile: queries are packed once, scaled by scale · log2(e). Per block of keys, K is packed transposed and
-// V as it is, both as fp32 panels of `panel` columns, for all query heads of the group. Both products run in
-// one micro-kernel: a block of `block_rows` rows by one panel in registers.
+// Scores are scaled by scale · log2(e) as they leave the registers: once rounded. Per block of keys, K is
+// packed transposed and V as it is, both as fp32 panels of `panel` columns, for all query heads of the group.
+// Both products run in one micro-kernel: a block of `block_rows` rows by one panel in registers.
 
 using Vector __attribute__((vector_size(lanes * sizeof(float)))) = float;
 using IntVector __attribute__((vector_size(lanes * sizeof(float)))) = std::int32_t;
@@ -56,15 +56,16 @@ inline Vector exp2_negative(Vector x) {
 
 /// C[block_rows][panel] = (C or 0) + A · B: A is [block_rows][depth] with stride `a_stride`, B is
 /// [depth][panel].
-template <bool accumulate>
+enum class Into : std::uint8_t { sum, product };
+template <Into into>
 inline void multiply(float const* __restrict a, Index a_stride, float const* __restrict b, Index depth,
-                     float* __restrict c, Index c_stride) {
+                     float* __restrict c, Index c_stride, float factor = 1.0f) {
   Vector sums[block_rows][panel_vectors];
 #pragma GCC unroll 6
   for (Index i = 0; i < block_rows; ++i) {
 #pragma GCC unroll 4
     for (Index j = 0; j < panel_vectors; ++j) {
-      sums[i][j] = accumulate ? load_vector(c + i * c_stride + j * lanes) : Vector{};
+      sums[i][j] = into == Into::sum ? load_vector(c + i * c_stride + j * lanes) : Vector{};
     }
   }
   for (Index d = 0; d < depth; ++d) {
@@ -81,7 +82,9 @@ inline void multiply(float const* __restrict a, Index a_stride, float const* __r
 #pragma GCC unroll 6
   for (Index i = 0; i < block_rows; ++i) {
 #pragma GCC unroll 4
-    for (Index j = 0; j < panel_vectors; ++j) store_vector(c + i * c_stride + j * lanes, sums[i][j]);
+    for (Index j = 0; j < panel_vectors; ++j) {
+      store_vector(c + i * c_stride + j * lanes, into == Into::sum ? sums[i][j] : sums[i][j] * factor);
+    }
   }
 }
 
@@ -133,7 +136,7 @@ struct Scratch {
 
   Index head_dim;
   Index value_columns;
-  float* q;       ///< [tile_rows][head_dim], scaled
+  float* q;       ///< [tile_rows][head_dim]
   float* o;       ///< [tile_rows][value_columns]
   float* k;       ///< [key_block / panel][head_dim][panel]
   float* v;       ///< [value_columns / panel][key_block][panel]
@@ -222,14 +225,13 @@ class TileFold {
     }
   }
 
-  /// The range's queries, scaled; rows up to the next whole block are zero.
+  /// The range's queries; rows up to the next whole block are zero.
   void load_queries(Index head, Slice rows) const {
     Index const dim = scratch_.head_dim;
     for (Index row = 0; row < round_up(rows.size(), block_rows); ++row) {
       float* const target = scratch_.q + row * dim;
       if (row < rows.size()) {
         to_floats(operands_.q.dtype, operands_.q.at(item_.batch, rows.begin + row, head), dim, target);
-        for (Index d = 0; d < dim; ++d) target[d] *= scale_;
       } else {
         for (Index d = 0; d < dim; ++d) target[d] = 0.0f;
       }
@@ -245,8 +247,8 @@ class TileFold {
     Slice const columns{(seen.begin - keys.begin) / panel * panel, round_up(seen.end - keys.begin, panel)};
     float const* const q = scratch_.q + rows.begin * scratch_.head_dim;
     for (Index column = columns.begin; column < columns.end; column += panel) {
-      multiply<false>(q, scratch_.head_dim, scratch_.k + column * scratch_.head_dim, scratch_.head_dim,
-                      scratch_.scores + column, key_block);
+      multiply<Into::product>(q, scratch_.head_dim, scratch_.k + column * scratch_.head_dim,
+                              scratch_.head_dim, scratch_.scores + column, key_block, scale_);
     }
     for (Index i = 0; i < block_rows; ++i) {
       float* const scores = scratch_.scores + i * key_block;
@@ -261,9 +263,9 @@ class TileFold {
                  scratch_.o + (rows.begin + i) * scratch_.value_columns);
     }
     for (Index column = 0; column < scratch_.value_columns; column += panel) {
-      multiply<true>(scratch_.scores + columns.begin, key_block,
-                     scratch_.v + column * key_block + columns.begin * panel, columns.size(),
-                     scratch_.o + rows.begin * scratch_.value_columns + column, scratch_.value_columns);
+      multiply<Into::sum>(scratch_.scores + columns.begin, key_block,
+                          scratch_.v + column * key_block + columns.begin * panel, columns.size(),
+                          scratch_.o + rows.begin * scratch_.value_columns + column, scratch_.value_columns);
     }
   }
 
