@@ -107,9 +107,9 @@ class Passes {
     result.plain_out.resize(exact_out_.size());
     for (Index r = 0; r < rows_; ++r) {
       RowStatistics const& row = statistics_[at(r)];
-      result.lse.push_back(row.exact_sum == 0.0 ? -infinity : row.exact_max + std::log(row.exact_sum));
-      result.plain_lse.push_back(row.plain_sum == 0.0f ? -infinity_f
-                                                       : row.plain_max + std::log(row.plain_sum));
+      // For a row that saw no key both terms are −inf.
+      result.lse.push_back(row.exact_max + std::log(row.exact_sum));
+      result.plain_lse.push_back(row.plain_max + std::log(row.plain_sum));
       result.score_magnitude = std::max(result.score_magnitude, row.magnitude);
       Index const b = r / (q.heads * q.rows);
       Index const head = r / q.rows % q.heads;
