@@ -163,14 +163,14 @@ class Passes {
   [[nodiscard]] Score score(float const* q, float const* k) const {
     double exact = 0.0;
     double magnitude = 0.0;
-    float plain = 0.0f;
-#pragma omp simd reduction(+ : exact, magnitude, plain)
+#pragma omp simd reduction(+ : exact, magnitude)
     for (Index i = 0; i < input_.q.dim; ++i) {
       double const product = static_cast<double>(q[i]) * static_cast<double>(k[i]);
       exact += product;
       magnitude += std::abs(product);
-      plain += q[i] * k[i];
     }
+    float plain = 0.0f;  // in the elements' order, one sum, as a GEMM's accumulator takes them
+    for (Index i = 0; i < input_.q.dim; ++i) plain += q[i] * k[i];
     Score score{.exact = exact * input_.scale,
                 .plain = plain * static_cast<float>(input_.scale),
                 .magnitude = magnitude * std::abs(input_.scale)};
