@@ -10,11 +10,11 @@ Installs missing packages (apt), builds everything into build/ and runs the test
 Exit code: 0 if no test failed, 1 if one did, 2 for a usage error.
 HELP
 }
-sanitize=no long=no
+sanitize=no long=OFF
 for argument in "$@"; do
   case $argument in
     --sanitize) sanitize=yes ;;
-    --long) long=yes ;;
+    --long) long=ON ;;
     -h | --help) usage; exit 0 ;;
     *) echo "run.sh: unknown argument '$argument'; see --help" >&2; exit 2 ;;
   esac
@@ -22,12 +22,13 @@ done
 source "$(dirname "${BASH_SOURCE[0]}")/../launch/setup.sh"
 start=$SECONDS
 packages=("${plait_packages[@]}")
-[[ $long == no ]] || packages+=(clang)
+# libFuzzer comes with the runtime, which `clang` merely recommends.
+[[ $long == OFF ]] || packages+=(clang libclang-rt-dev)
 install_packages "${packages[@]}"
 python_environment
 
 labels=(--label-exclude '^long$')
-[[ $long == no ]] || labels=()
+[[ $long == OFF ]] || labels=()
 summary=()
 failed=0
 
@@ -53,7 +54,7 @@ run_suite() {
   local preset=$1 folder=$2
   shift 2
   echo "run.sh: building preset $preset"
-  cmake --preset "$preset" -DPLAIT_PYTHON="$plait_python" -DPLAIT_LONG_TESTS="$long" "$@" >"$folder.log" 2>&1 &&
+  cmake --preset "$preset" -DPLAIT_PYTHON="$plait_python" -DPLAIT_FUZZ="$long" "$@" >"$folder.log" 2>&1 &&
     cmake --build "$folder" --parallel >>"$folder.log" 2>&1 || {
     tail -n 60 "$folder.log"
     summary+=("$preset: the build failed, see $folder.log")
