@@ -107,9 +107,9 @@ class Passes {
     result.plain_out.resize(exact_out_.size());
     for (Index r = 0; r < rows_; ++r) {
       RowStatistics const& row = statistics_[at(r)];
-      result.lse.push_back(row.exact_sum == 0.0 ? -infinity : row.exact_max + std::log(row.exact_sum));
-      result.plain_lse.push_back(row.plain_sum == 0.0f ? -infinity_f
-                                                       : row.plain_max + std::log(row.plain_sum));
+      // For a row that saw no key both terms are −inf.
+      result.lse.push_back(row.exact_max + std::log(row.exact_sum));
+      result.plain_lse.push_back(row.plain_max + std::log(row.plain_sum));
       result.score_magnitude = std::max(result.score_magnitude, row.magnitude);
       Index const b = r / (q.heads * q.rows);
       Index const head = r / q.rows % q.heads;
@@ -163,14 +163,14 @@ class Passes {
   [[nodiscard]] Score score(float const* q, float const* k) const {
     double exact = 0.0;
     double magnitude = 0.0;
-    float plain = 0.0f;
-#pragma omp simd reduction(+ : exact, magnitude, plain)
+#pragma omp simd reduction(+ : exact, magnitude)
     for (Index i = 0; i < input_.q.dim; ++i) {
       double const product = static_cast<double>(q[i]) * static_cast<double>(k[i]);
       exact += product;
       magnitude += std::abs(product);
-      plain += q[i] * k[i];
     }
+    float plain = 0.0f;  // in the elements' order, one sum, as a GEMM's accumulator takes them
+    for (Index i = 0; i < input_.q.dim; ++i) plain += q[i] * k[i];
     Score score{.exact = exact * input_.scale,
                 .plain = plain * static_cast<float>(input_.scale),
                 .magnitude = magnitude * std::abs(input_.scale)};

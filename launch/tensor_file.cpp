@@ -87,9 +87,9 @@ struct AxisView {
   std::uint64_t row_bytes = 0;
 };
 
-AxisView view_axis(TensorInfo const& tensor, std::size_t axis) {
+AxisView view_axis(TensorInfo const& tensor, std::size_t axis, std::string_view file) {
   if (axis >= tensor.shape.size()) {
-    throw FileError(fmt::format("tensor \"{}\" has {} axes; axis {} was asked for", tensor.name,
+    throw FileError(fmt::format("{}: tensor \"{}\" has {} axes; axis {} was asked for", file, tensor.name,
                                 tensor.shape.size(), axis));
   }
   AxisView view{.rows = static_cast<std::uint64_t>(tensor.shape[axis])};
@@ -99,8 +99,8 @@ AxisView view_axis(TensorInfo const& tensor, std::size_t axis) {
   }
   std::uint64_t const bits = inner * size_bits(tensor.dtype);
   if (bits % 8 != 0) {
-    throw FileError(fmt::format("tensor \"{}\": a row along axis {} is {} bits of {}, not whole bytes",
-                                tensor.name, axis, bits, name(tensor.dtype)));
+    throw FileError(fmt::format("{}: tensor \"{}\": a row along axis {} is {} bits of {}, not whole bytes",
+                                file, tensor.name, axis, bits, name(tensor.dtype)));
   }
   view.row_bytes = bits / 8;
   return view;
@@ -199,13 +199,14 @@ FileDescriptor::~FileDescriptor() {
   if (raw_ >= 0) ::close(raw_);
 }
 
-std::uint64_t rows_bytes(TensorInfo const& tensor, std::size_t axis, std::span<Slice const> rows) {
-  AxisView const view = view_axis(tensor, axis);
+std::uint64_t rows_bytes(TensorInfo const& tensor, std::size_t axis, std::span<Slice const> rows,
+                         std::string_view file) {
+  AxisView const view = view_axis(tensor, axis, file);
   std::uint64_t count = 0;
   for (Slice const slice : rows) {
     if (slice.begin < 0 || slice.end < slice.begin || static_cast<std::uint64_t>(slice.end) > view.rows) {
-      throw FileError(fmt::format("tensor \"{}\": rows [{}, {}) of axis {}, which has {}", tensor.name,
-                                  slice.begin, slice.end, axis, view.rows));
+      throw FileError(fmt::format("{}: tensor \"{}\": rows [{}, {}) of axis {}, which has {}", file,
+                                  tensor.name, slice.begin, slice.end, axis, view.rows));
     }
     count += static_cast<std::uint64_t>(slice.size());
   }
@@ -248,8 +249,9 @@ std::vector<std::byte> TensorReader::read(TensorInfo const& tensor) const {
 
 void TensorReader::read_rows(TensorInfo const& tensor, std::size_t axis, std::span<Slice const> rows,
                              std::span<std::byte> target) const {
-  check_length(tensor, rows_bytes(tensor, axis, rows), target.size());
-  for_each_range(view_axis(tensor, axis), rows, [&](ByteRange range) {
+  std::string const file = path_.string();
+  check_length(tensor, rows_bytes(tensor, axis, rows, file), target.size());
+  for_each_range(view_axis(tensor, axis, file), rows, [&](ByteRange range) {
     std::uint64_t const bytes = range.end - range.begin;
     read_exactly(file_.get(), target.first(bytes), data_offset_ + tensor.begin + range.begin, path_);
     target = target.subspan(bytes);
@@ -316,10 +318,16 @@ TensorInfo const& TensorWriter::tensor(std::string_view name) const {
   return find_or_throw(header_.tensors, name, part_.path());
 }
 
+void TensorWriter::write(TensorInfo const& tensor, std::span<std::byte const> source) {
+  check_length(tensor, tensor.bytes(), source.size());
+  write_exactly(file_.get(), source, data_offset_ + tensor.begin, part_.path());
+}
+
 void TensorWriter::write_rows(TensorInfo const& tensor, std::size_t axis, std::span<Slice const> rows,
                               std::span<std::byte const> source) {
-  check_length(tensor, rows_bytes(tensor, axis, rows), source.size());
-  for_each_range(view_axis(tensor, axis), rows, [&](ByteRange range) {
+  std::string const file = part_.path().string();
+  check_length(tensor, rows_bytes(tensor, axis, rows, file), source.size());
+  for_each_range(view_axis(tensor, axis, file), rows, [&](ByteRange range) {
     std::uint64_t const bytes = range.end - range.begin;
     write_exactly(file_.get(), source.first(bytes), data_offset_ + tensor.begin + range.begin, part_.path());
     source = source.subspan(bytes);

@@ -31,9 +31,10 @@ class [[nodiscard]] FileDescriptor {
 };
 
 /// Bytes of the rows in `rows` (along `axis`) of a tensor.
+/// @param file  names the tensor's file in errors
 /// @throws FileError if the tensor has no such axis or rows, or its rows do not fall on whole bytes
 [[nodiscard]] std::uint64_t rows_bytes(TensorInfo const& tensor, std::size_t axis,
-                                       std::span<Slice const> rows);
+                                       std::span<Slice const> rows, std::string_view file);
 
 /// A safetensors file, open for reading. Reading is safe from several threads at once.
 class [[nodiscard]] TensorReader {
@@ -110,7 +111,10 @@ class [[nodiscard]] TensorWriter {
   /// @throws FileError that lists the tensors that there are
   [[nodiscard]] TensorInfo const& tensor(std::string_view name) const;
 
-  /// The counterpart of TensorReader::read_rows. @throws FileError if the system fails (with its message)
+  /// The whole tensor. @throws FileError if the system fails (with its message)
+  void write(TensorInfo const& tensor, std::span<std::byte const> source);
+
+  /// The counterpart of TensorReader::read_rows. @throws FileError as rows_bytes and write
   void write_rows(TensorInfo const& tensor, std::size_t axis, std::span<Slice const> rows,
                   std::span<std::byte const> source);
 

@@ -6,17 +6,17 @@ bf16; q [1, 2048, 8, 64], k and v [1, 2048, 2, 64]: 8 query heads over 2 key/val
 written by the Python package `safetensors`, so that reading it is no conversation of Plait with itself.
 
 The values are drawn, not taken from a model's weights, but they have the features of trained layers that make
-attention numerically hard, which independent normal values lack (their logits are all small, and each row's output is
-a flat mean):
+attention numerically hard, which independent normal values lack (their logits are all small, and each row's
+output is a flat mean):
 
-- Rotary position embedding (base 500,000, halves rotated, as in Llama 3) on q and k: logits depend on distance.
-- Smooth content: a token's features follow an autoregressive walk, so that neighbours attend to each other and
-  rows have a few large weights, not 2,048 equal ones.
+- Rotary position embedding (base 500,000, halves rotated, as in Llama 3) on q and k: distance matters.
+- Smooth content: a token's features follow an autoregressive walk, so that neighbours attend to each other
+  and rows have a few large weights, not 2,048 equal ones.
 - A bias per head in q and k: logits are not centred on zero.
-- Outlier channels: a few channels of k (paired by the rotation, at its slow end, as observed in Llama's keys) are
-  ten times as large as the rest. Their products with q dominate the logits' magnitude, and so their rounding.
+- Outlier channels: a few channels of k (paired by the rotation, at its slow end, as observed in Llama's keys)
+  are ten times as large as the rest. Their products with q dominate the logits' magnitude, and so their rounding.
 - An attention sink: every query points partly to the first token, whose value is small ("no operation").
-- Value outliers: single tokens whose values are many times the usual.
+- Value outliers: a few tokens whose values are three times the usual.
 """
 
 import math
@@ -58,13 +58,13 @@ def make_tensors():
     k = walk(random, KV_HEADS, 0.9) + 0.5 * random.standard_normal((KV_HEADS, DIM))
     k[..., OUTLIER_CHANNELS] *= OUTLIER_SCALE
     # A query looks for what its own token offers (times a gain of its head), among other things.
-    gain = numpy.linspace(0.3, 1.2, Q_HEADS)[:, None]
+    gain = numpy.linspace(0.1, 0.5, Q_HEADS)[:, None]
     seen = numpy.repeat(k, Q_HEADS // KV_HEADS, axis=1)
     seen[..., OUTLIER_CHANNELS] /= OUTLIER_SCALE
     q = gain * seen + walk(random, Q_HEADS, 0.5) + 0.5 * random.standard_normal((Q_HEADS, DIM))
     q, k = rotate(q), rotate(k)
 
-    # The sink: along the mean direction of each group's rotated queries, as long as gives SINK_LOGIT on average.
+    # The sink: along the mean direction of each group's queries, as long as gives SINK_LOGIT on average.
     for head in range(KV_HEADS):
         group = slice(head * Q_HEADS // KV_HEADS, (head + 1) * Q_HEADS // KV_HEADS)
         mean = q[:, group].mean(axis=(0, 1))
@@ -72,7 +72,7 @@ def make_tensors():
 
     v = walk(random, KV_HEADS, 0.7)
     v[0] *= 0.02
-    v[random.choice(TOKENS, 8, replace=False)] *= 12.0
+    v[random.choice(TOKENS, 8, replace=False)] *= 3.0
     return {"q": q, "k": k, "v": v}
 
 
@@ -91,10 +91,11 @@ def main():
                                      data_len=array.nbytes)
         for name, array in arrays.items()
     }
+    # One entry: the package writes several in no fixed order, and the file should come out the same.
     metadata = {
-        "made_by": f"tests/data/make_input.py, seed {SEED}, safetensors {safetensors.__version__}",
-        "model": "drawn, Llama-like: rotary embedding, outlier channels, attention sink; not a model's weights",
-        "license": "Apache-2.0",
+        "provenance": f"tests/data/make_input.py of Plait, seed {SEED}, by safetensors "
+        f"{safetensors.__version__}: drawn, Llama-like (rotary embedding, outlier channels, attention sink), "
+        "not a model's weights; Apache-2.0"
     }
     safetensors.serialize_file(specs, str(target), metadata=metadata)
 

@@ -264,11 +264,12 @@ TEST(Oracle, PlainRoundsScoresWeightsAndOutputsToTheType) {
   EXPECT_NEAR(result.out[0], 1.0 / (1.0 + std::exp(-1.0)), 1e-15);
   EXPECT_EQ(result.plain_out[0], 0.5f);
   EXPECT_NEAR(result.plain_lse[0], 257.0 + std::log1p(std::exp(-1.0)), 2e-5);  // of the unrounded scores
-  // Three equal keys: the weight 1/3 is 0.333984375 in bf16 (171/512), and 3 · 171/512 rounds to 1.
+  // Three equal keys: the weight 1/3 is 171/512 in bf16, and 1.25 · 171/512 = 213.75/512 rounds to 214/512
+  // (where 1.25/3 = 213.33/512 would round to 213/512).
   t.kv_rows = 3;
   t.k = stored(DType::bf16, {0, 0, 0, 0, 0, 0});
-  t.v = stored(DType::bf16, {1, 0, 0});
-  EXPECT_EQ(compute_oracle(input(t, keeps_all, 1.0)).plain_out[0], 171.0f / 512.0f);
+  t.v = stored(DType::bf16, {1.25f, 0, 0});
+  EXPECT_EQ(compute_oracle(input(t, keeps_all, 1.0)).plain_out[0], 214.0f / 512.0f);
 }
 
 TEST(Oracle, AnOverflowOfThePlainTypeDoesNotWidenTheTolerance) {

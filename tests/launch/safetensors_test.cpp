@@ -7,6 +7,7 @@
 #include <random>
 
 #include "safetensors_bytes.hpp"
+#include "utf8.hpp"
 
 namespace plait {
 namespace {
@@ -93,6 +94,8 @@ TEST(SafetensorsRefusal, Number5InvalidUtf8) {
     EXPECT_TRUE(message.starts_with("f.safetensors: invalid UTF-8 in the header at byte 2 (0x")) << message;
   }
   expect_refused("{}\xe2\x82", 0, "invalid UTF-8 in the header at byte 2 (0xe2)");
+  EXPECT_EQ(first_invalid_utf8(std::string_view("\xe2\x82\xac").substr(0, 2)),
+            0u);  // no byte past the end counts
   for (std::string const good : {"\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf",
                                  "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
     std::string const message = refusal(with_header(with_name(good), 0));

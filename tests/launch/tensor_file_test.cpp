@@ -64,7 +64,7 @@ std::string counting_file(std::vector<Index> const& shape) {
 
 std::vector<int> read_rows(TensorReader const& reader, std::size_t axis, std::vector<Slice> const& rows) {
   TensorInfo const& tensor = reader.tensor("a");
-  std::vector<std::byte> bytes(rows_bytes(tensor, axis, rows));
+  std::vector<std::byte> bytes(rows_bytes(tensor, axis, rows, "f"));
   reader.read_rows(tensor, axis, rows, bytes);
   std::vector<int> values;
   for (std::byte const byte : bytes) values.push_back(std::to_integer<int>(byte));
@@ -104,11 +104,14 @@ TEST_F(TensorFile, RefusesRowsThatAreNotThere) {
   auto const read = [&](std::size_t axis, Slice rows) {
     return error_of([&] { (void)read_rows(reader, axis, {rows}); });
   };
-  EXPECT_EQ(read(1, {0, 4}), "tensor \"a\": rows [0, 4) of axis 1, which has 3");
-  EXPECT_EQ(read(1, {-1, 2}), "tensor \"a\": rows [-1, 2) of axis 1, which has 3");
-  EXPECT_EQ(read(1, {2, 1}), "tensor \"a\": rows [2, 1) of axis 1, which has 3");
-  EXPECT_EQ(read(3, {0, 1}), "tensor \"a\" has 3 axes; axis 3 was asked for");
+  EXPECT_EQ(read(1, {0, 4}), "f: tensor \"a\": rows [0, 4) of axis 1, which has 3");
+  EXPECT_EQ(read(1, {-1, 2}), "f: tensor \"a\": rows [-1, 2) of axis 1, which has 3");
+  EXPECT_EQ(read(1, {2, 1}), "f: tensor \"a\": rows [2, 1) of axis 1, which has 3");
+  EXPECT_EQ(read(3, {0, 1}), "f: tensor \"a\" has 3 axes; axis 3 was asked for");
   std::vector<std::byte> small(3);
+  std::array const too_many{Slice{0, 4}};
+  EXPECT_EQ(error_of([&] { reader.read_rows(reader.tensor("a"), 1, too_many, small); }),
+            (scratch_ / "f").string() + ": tensor \"a\": rows [0, 4) of axis 1, which has 3");
   EXPECT_THROW(reader.read(reader.tensor("a"), small), std::invalid_argument);
   EXPECT_EQ(error_of([&] { (void)reader.tensor("q"); }),
             (scratch_ / "f").string() + ": no tensor \"q\"; the file holds \"a\"");
@@ -120,19 +123,21 @@ TEST_F(TensorFile, RowsBelowAByteAreRefused) {
   EXPECT_EQ(error_of([&] {
               (void)read_rows(reader, 0, {{0, 1}});
             }),
-            "tensor \"a\": a row along axis 0 is 12 bits of F4, not whole bytes");
+            "f: tensor \"a\": a row along axis 0 is 12 bits of F4, not whole bytes");
   EXPECT_EQ(reader.read(reader.tensor("a")).size(), 6u);
 }
 
 TEST_F(TensorFile, ReadsMasksWholeAndEmptyTensorsAsNothing) {
   std::string const header = R"({"mask":{"dtype":"BOOL","shape":[2,2],"data_offsets":[0,4]},)"
-                             R"("none":{"dtype":"F32","shape":[1099511627776,0],"data_offsets":[4,4]}})";
+                             R"("none":{"dtype":"F32","shape":[1099511627776,1,0],"data_offsets":[4,4]}})";
   write_bytes(scratch_ / "f", with_header(header, 4));
   TensorReader const reader(scratch_ / "f");
   EXPECT_EQ(reader.read(reader.tensor("mask")), (std::vector(4, std::byte{0x5a})));
   EXPECT_TRUE(reader.read(reader.tensor("none")).empty());
-  std::array const all{Slice{0, 0}};
-  reader.read_rows(reader.tensor("none"), 1, all, {});  // 2^40 entries of no rows: returns at once
+  // 2^40 entries of rows without bytes, or of no rows: returns at once.
+  for (Slice const rows : {Slice{0, 1}, Slice{0, 0}}) {
+    reader.read_rows(reader.tensor("none"), 1, std::span(&rows, 1), {});
+  }
   EXPECT_TRUE(reader.contains("mask"));
   EXPECT_FALSE(reader.contains("q"));
 }
@@ -292,6 +297,17 @@ TEST_F(TensorFile, AWriterThatIsNotDoneLeavesNothing) {
                   ": removed or replaced: another rank failed, or another job writes the same file");
   }
   EXPECT_EQ(scratch_.names(), Names{});
+}
+
+TEST_F(TensorFile, AJoinerThatClosedMayGoBeforeTheCommit) {
+  auto creator = TensorWriter::create(scratch_ / "f", std::span(&kilobytes, 1));
+  {
+    auto joiner = TensorWriter::join(scratch_ / "f");
+    joiner.close();
+  }
+  creator.close();
+  creator.commit();
+  EXPECT_EQ(scratch_.names(), Names{"f"});
 }
 
 TEST_F(TensorFile, AnotherJobsPartIsLeftAlone) {

@@ -1,0 +1,169 @@
+#include "comm_thread.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "call.hpp"
+
+namespace plait {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+/// How long the thread sleeps after `idle` polls in a row without progress: first not at all, then ever
+/// longer, so that the cores are left to the folds. With nothing to do but answer questions it may sleep
+/// longest.
+std::chrono::microseconds back_off(int idle, bool busy) {
+  constexpr int spins = 50;
+  if (idle < spins) return 0us;
+  return std::min<std::chrono::microseconds>(busy ? 500us : 5000us, 10us * (idle - spins + 1));
+}
+
+/// Runs a function on the communication thread, once.
+class Once : public Operation {
+ public:
+  explicit Once(std::function<void()> work) : work_(std::move(work)) {}
+  Status poll() override {
+    work_();
+    return Status::done;
+  }
+
+ private:
+  std::function<void()> work_;
+};
+
+class Duplication : public Operation {
+ public:
+  Duplication(MPI_Comm parent, std::chrono::milliseconds timeout) : parent_(parent), timeout_(timeout) {}
+
+  Status poll() override {
+    if (request_ == MPI_REQUEST_NULL) {
+      check_mpi(MPI_Comm_idup(parent_, &communicator_, &request_));
+      started_ = Clock::now();
+    }
+    int done = 0;
+    check_mpi(MPI_Test(&request_, &done, MPI_STATUS_IGNORE));
+    if (done != 0) {
+      check_mpi(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN));
+      return Status::done;
+    }
+    if (Clock::now() - started_ > timeout_) {
+      throw PeerLost(
+          fmt::format("a communicator could not be duplicated within {:.1f} s: not every rank takes part",
+                      std::chrono::duration<double>(timeout_).count()));
+    }
+    return Status::idle;
+  }
+  [[nodiscard]] MPI_Comm communicator() const { return communicator_; }
+
+ private:
+  MPI_Comm parent_;
+  std::chrono::milliseconds timeout_;
+  MPI_Comm communicator_ = MPI_COMM_NULL;
+  MPI_Request request_ = MPI_REQUEST_NULL;
+  Clock::time_point started_;
+};
+
+}  // namespace
+
+World::CommThread::CommThread(MPI_Comm parent, std::chrono::milliseconds timeout)
+    : timeout_(timeout), thread_([this] { loop(); }) {
+  communicator_ = duplicate(parent);
+  control_ = duplicate(communicator_);
+  run(std::make_shared<Once>([this] {
+    check_mpi(MPI_Comm_rank(communicator_, &rank_));
+    check_mpi(MPI_Comm_size(communicator_, &size_));
+    liveness_ = std::make_unique<Liveness>(control_, size_, timeout_);
+  }));
+}
+
+World::CommThread::~CommThread() {
+  bool const clean = failed_.empty();
+  if (clean) {
+    run(std::make_shared<Once>([this] { liveness_.reset(); }));
+    free(control_);
+    free(communicator_);
+  }
+  {
+    std::lock_guard const lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+  if (!clean) {
+    // Requests of failed operations may be pending for ever, and MPI may still write to their memory: leak it
+    // on purpose.
+    (void)liveness_.release();
+    (void)new std::vector<std::shared_ptr<Operation>>(std::move(failed_));
+  }
+}
+
+void World::CommThread::submit(std::shared_ptr<Operation> operation) {
+  {
+    std::lock_guard const lock(mutex_);
+    submitted_.push_back(std::move(operation));
+  }
+  wake_.notify_one();
+}
+
+void World::CommThread::run(std::shared_ptr<Operation> const& operation) {
+  std::future<void> done = operation->future();
+  submit(operation);
+  done.get();
+}
+
+MPI_Comm World::CommThread::duplicate(MPI_Comm parent) {
+  auto const duplication = std::make_shared<Duplication>(parent, timeout_);
+  run(duplication);
+  return duplication->communicator();
+}
+
+void World::CommThread::free(MPI_Comm communicator) {
+  run(std::make_shared<Once>([this, communicator]() mutable {
+    if (failed_.empty()) check_mpi(MPI_Comm_free(&communicator));
+  }));
+}
+
+bool World::CommThread::poll(std::vector<std::shared_ptr<Operation>>& active) {
+  bool moved = liveness_ && liveness_->poll();
+  std::erase_if(active, [&](std::shared_ptr<Operation> const& operation) {
+    try {
+      Operation::Status const status = operation->poll();
+      moved = moved || status != Operation::Status::idle;
+      if (status != Operation::Status::done) return false;
+    } catch (...) {
+      failed_.push_back(operation);
+      operation->promise_.set_exception(std::current_exception());
+      return true;
+    }
+    operation->promise_.set_value();
+    return true;
+  });
+  return moved;
+}
+
+void World::CommThread::loop() {
+  std::vector<std::shared_ptr<Operation>> active;
+  for (int idle = 0;;) {
+    {
+      std::unique_lock lock(mutex_);
+      auto const pause = back_off(idle, !active.empty());
+      if (submitted_.empty() && !stop_ && pause > 0us) wake_.wait_for(lock, pause);
+      if (stop_) return;
+      if (!submitted_.empty()) idle = 0;
+      for (auto& operation : submitted_) active.push_back(std::move(operation));
+      submitted_.clear();
+    }
+    if (poll(active)) {
+      idle = 0;
+    } else {
+      ++idle;
+      std::this_thread::yield();
+    }
+  }
+}
+
+}  // namespace plait

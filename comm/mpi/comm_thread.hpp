@@ -1,0 +1,78 @@
+// The one thread that makes MPI calls: it polls operations until each is done, and backs off while nothing
+// moves.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "liveness.hpp"
+#include "plait/world.hpp"
+
+namespace plait {
+
+/// Something that the communication thread drives to its end.
+class Operation {
+ public:
+  enum class Status : std::uint8_t { idle, moved, done };
+
+  virtual ~Operation() = default;
+  /// Makes what progress there is; called by the communication thread alone. Throws to fail, and is then kept
+  /// for the rest of the process: its requests may still write to memory that it holds.
+  virtual Status poll() = 0;
+  /// Ready when the operation is done or has failed. Taken once.
+  [[nodiscard]] std::future<void> future() { return promise_.get_future(); }
+
+ private:
+  friend class World::CommThread;
+  std::promise<void> promise_;
+};
+
+class World::CommThread {
+ public:
+  /// @param timeout  of the first collective steps; @param parent  is duplicated
+  CommThread(MPI_Comm parent, std::chrono::milliseconds timeout);
+  ~CommThread();
+  CommThread(CommThread const&) = delete;
+  CommThread& operator=(CommThread const&) = delete;
+
+  /// Hands an operation to the thread; waits for nothing.
+  void submit(std::shared_ptr<Operation> operation);
+  /// Hands it over and waits for its end. Rethrows its failure.
+  void run(std::shared_ptr<Operation> const& operation);
+  /// A communicator of its own, like the world's. Collective. @throws PeerLost
+  [[nodiscard]] MPI_Comm duplicate(MPI_Comm parent);
+  /// Frees a communicator, unless an operation has failed: then its requests may be pending.
+  void free(MPI_Comm communicator);
+
+  [[nodiscard]] MPI_Comm communicator() const { return communicator_; }
+  [[nodiscard]] int rank() const { return rank_; }
+  [[nodiscard]] int size() const { return size_; }
+  /// For operations, on the communication thread.
+  [[nodiscard]] Liveness& liveness() { return *liveness_; }
+
+ private:
+  void loop();
+  /// Polls all; returns whether any moved.
+  bool poll(std::vector<std::shared_ptr<Operation>>& active);
+
+  std::chrono::milliseconds timeout_;
+  MPI_Comm communicator_ = MPI_COMM_NULL;
+  MPI_Comm control_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int size_ = 1;
+  std::unique_ptr<Liveness> liveness_;
+  std::vector<std::shared_ptr<Operation>> failed_;
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::shared_ptr<Operation>> submitted_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace plait

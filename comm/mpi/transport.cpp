@@ -1,0 +1,76 @@
+#include "transport.hpp"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+#include <utility>
+
+#include "exchange.hpp"
+
+namespace plait {
+namespace {
+
+class MpiTransport : public Transport {
+ public:
+  MpiTransport(World const& world, std::size_t chunk_bytes)
+      : world_(world),
+        chunk_bytes_(chunk_bytes),
+        communicator_(world.thread().duplicate(world.thread().communicator())) {
+    std::vector<std::uint64_t> const none(static_cast<std::size_t>(world.size()));
+    traffic_ = {.sent = none, .received = none};
+    sequences_ = {.sent = none, .received = none};
+    naming_.peer = [&world](int rank) {
+      return fmt::format("rank {} (host {})", rank, world.places()[static_cast<std::size_t>(rank)].host);
+    };
+    naming_.block = [](std::uint64_t block) { return fmt::format("block {}", block); };
+  }
+
+  ~MpiTransport() override { world_.thread().free(communicator_); }
+
+  std::string describe() const override { return "mpi"; }
+
+  void name_blocks(std::function<std::string(std::uint64_t)> namer) override {
+    naming_.block = std::move(namer);
+  }
+
+  void start(Exchange exchange, std::shared_ptr<void> keep_alive) override {
+    if (current_) throw std::logic_error("a transport's exchange is started before the last one is finished");
+    current_ =
+        std::make_shared<ExchangeOperation>(world_.thread(), communicator_, chunk_bytes_, std::move(exchange),
+                                            sequences_, naming_, std::move(keep_alive));
+    done_ = current_->future();
+    world_.thread().submit(current_);
+  }
+
+  std::vector<Flight> finish() override {
+    if (!current_) throw std::logic_error("a transport's exchange is finished before it is started");
+    auto const exchange = std::exchange(current_, nullptr);
+    done_.get();
+    exchange->add_traffic(traffic_);
+    return exchange->flights();
+  }
+
+  Traffic traffic() const override { return traffic_; }
+
+ private:
+  World const& world_;
+  std::size_t chunk_bytes_;
+  MPI_Comm communicator_;
+  Naming naming_;
+  Sequences sequences_;
+  Traffic traffic_;
+  std::shared_ptr<ExchangeOperation> current_;
+  std::future<void> done_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> make_mpi_transport(World const& world, std::size_t chunk_bytes) {
+  return std::make_unique<MpiTransport>(world, chunk_bytes);
+}
+
+std::unique_ptr<Transport> make_mpi_transport(World const& world) {
+  return make_mpi_transport(world, default_chunk_bytes);
+}
+
+}  // namespace plait

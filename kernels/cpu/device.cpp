@@ -1,0 +1,232 @@
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <numbers>
+
+#include "fold_path.hpp"
+#include "plait/cpu_device.hpp"
+
+namespace plait {
+namespace {
+
+constexpr std::size_t alignment = 64;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+class CpuMemory : public DeviceMemory {
+ public:
+  explicit CpuMemory(std::size_t bytes)
+      : bytes_(bytes), data_(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment}))) {}
+  ~CpuMemory() override { ::operator delete (data_, std::align_val_t{alignment}); }
+  CpuMemory(CpuMemory const&) = delete;
+  CpuMemory& operator=(CpuMemory const&) = delete;
+
+  std::byte* data() const override { return data_; }
+  std::size_t bytes() const override { return bytes_; }
+
+ private:
+  std::size_t bytes_;
+  std::byte* data_;
+};
+
+struct CpuFoldPlan : FoldPlan {
+  explicit CpuFoldPlan(TileList tiles) : list(std::move(tiles)) {}
+  std::size_t bytes() const override { return sizeof *this + list.bytes(); }
+  TileList list;
+};
+
+cpu::FoldPath path_of(CpuIsa isa) {
+  switch (isa) {
+#ifdef __x86_64__
+    case CpuIsa::avx512:
+      return cpu::avx512_path();
+    case CpuIsa::avx2:
+      return cpu::avx2_path();
+#else
+    case CpuIsa::avx512:
+    case CpuIsa::avx2:
+#endif
+    case CpuIsa::scalar:
+      break;
+  }
+  return cpu::scalar_path();
+}
+
+/// The path that the options or the environment ask for, else the fastest.
+CpuIsa choose_isa(std::optional<CpuIsa> asked) {
+  std::vector<CpuIsa> const supported = supported_isas();
+  std::string names;
+  for (CpuIsa const isa : supported) names += fmt::format("{}{}", names.empty() ? "" : ", ", name(isa));
+  char const* const variable = std::getenv("PLAIT_CPU_ISA");
+  if (!asked && variable != nullptr) {
+    for (CpuIsa const isa : {CpuIsa::scalar, CpuIsa::avx2, CpuIsa::avx512}) {
+      if (name(isa) == variable) asked = isa;
+    }
+    if (!asked) {
+      throw Unsupported(fmt::format("PLAIT_CPU_ISA={}: must be scalar, avx2 or avx512; this processor has {}",
+                                    variable, names));
+    }
+  }
+  if (!asked) return supported.back();
+  if (std::ranges::find(supported, *asked) == supported.end()) {
+    throw Unsupported(fmt::format("the {} path: this processor has {}", name(*asked), names));
+  }
+  return *asked;
+}
+
+class CpuDevice : public Device {
+ public:
+  explicit CpuDevice(CpuOptions options)
+      : isa_(choose_isa(options.isa)),
+        path_(path_of(isa_)),
+        threads_(options.threads > 0 ? options.threads : omp_get_max_threads()) {}
+
+  std::string describe() const override {
+    return fmt::format("cpu, {}, {} thread{}", name(isa_), threads_, threads_ == 1 ? "" : "s");
+  }
+
+  std::unique_ptr<DeviceMemory> allocate(std::size_t bytes) override {
+    return std::make_unique<CpuMemory>(bytes);
+  }
+
+  std::size_t scratch_bytes() const override { return scratch_ ? scratch_->bytes() : 0; }
+
+  std::unique_ptr<FoldPlan> prepare(Slice q, Slice kv, std::span<Band const> bands, Index head_dim,
+                                    Index value_dim) override {
+    constexpr Index largest = 512;
+    if (head_dim < 1 || head_dim > largest || value_dim < 1 || value_dim > largest) {
+      throw Unsupported(
+          fmt::format("head dimensions {} and {}: the CPU folds 1 to {}", head_dim, value_dim, largest));
+    }
+    std::size_t const floats = path_.scratch_floats(head_dim, value_dim);
+    std::size_t const per_thread = (floats * sizeof(float) + alignment - 1) / alignment * alignment;
+    if (per_thread > scratch_per_thread_) {
+      scratch_per_thread_ = per_thread;
+      scratch_ = std::make_unique<CpuMemory>(per_thread * static_cast<std::size_t>(threads_));
+    }
+    return std::make_unique<CpuFoldPlan>(make_tile_list(q, kv, bands, cpu::tile_rows));
+  }
+
+  void fold(FoldPlan const& plan, FoldOperands const& operands) override {
+    TileList const& list = dynamic_cast<CpuFoldPlan const&>(plan).list;
+    if (operands.start == Start::identity) clear(operands.state);
+    // Longest tiles first, so that no thread is left with one at the end. A tile has one owner: no order of
+    // the items changes a result.
+    Index const lanes = operands.q.batch * operands.k.heads;
+    Index const items = static_cast<Index>(list.tiles.size()) * lanes;
+#pragma omp parallel for schedule(dynamic) num_threads(threads_)
+    for (Index item = 0; item < items; ++item) {
+      float* const scratch =
+          scratch_ == nullptr
+              ? nullptr
+              : reinterpret_cast<float*>(
+                    scratch_->data() + scratch_per_thread_ * static_cast<std::size_t>(omp_get_thread_num()));
+      path_.fold({.operands = operands,
+                  .list = list,
+                  .tile = list.tiles[static_cast<std::size_t>(item / lanes)],
+                  .batch = item % lanes / operands.k.heads,
+                  .kv_head = item % operands.k.heads,
+                  .scratch = scratch});
+    }
+  }
+
+  void merge(StateView from, StateView into, Start start) override {
+    Index const rows = into.batch * into.heads * into.rows;
+    Index const dim = into.value_dim;
+#pragma omp parallel for num_threads(threads_)
+    for (Index row = 0; row < rows; ++row) {
+      float const into_m = start == Start::identity ? -infinity : into.m[row];
+      RowMerge const merged = merge_rows(into_m, from.m[row]);
+      float* const o = into.o + row * dim;
+      float const* const from_o = from.o + row * dim;
+      if (start == Start::identity) {
+        into.l[row] = from.l[row];
+        std::copy_n(from_o, dim, o);
+      } else {
+        into.l[row] = merged(into.l[row], from.l[row]);
+        for (Index d = 0; d < dim; ++d) o[d] = merged(o[d], from_o[d]);
+      }
+      into.m[row] = merged.m;
+    }
+  }
+
+  void finish(StateView state, MutableTensorView out, float* lse, Index lse_batch_stride,
+              Index lse_head_stride) override {
+    Index const lanes = state.batch * state.heads;
+#pragma omp parallel for collapse(2) num_threads(threads_)
+    for (Index lane = 0; lane < lanes; ++lane) {
+      for (Index row = 0; row < state.rows; ++row) {
+        Index const b = lane / state.heads;
+        Index const head = lane % state.heads;
+        Index const at = lane * state.rows + row;
+        bool const sees = state.m != nullptr && state.l[at] != 0.0f;
+        void* const target = out.at(b, row, head);
+        for (Index d = 0; d < state.value_dim; ++d) {
+          store(out.dtype, target, d, sees ? state.o[at * state.value_dim + d] / state.l[at] : 0.0f);
+        }
+        if (lse == nullptr) continue;
+        lse[b * lse_batch_stride + head * lse_head_stride + row] =
+            sees ? static_cast<float>(std::numbers::ln2 * (static_cast<double>(state.m[at]) +
+                                                           std::log2(static_cast<double>(state.l[at]))))
+                 : -infinity;
+      }
+    }
+  }
+
+  void synchronize() override {}  // every call above returns when its work is done
+
+ private:
+  void clear(StateView const& state) const {
+    Index const rows = state.batch * state.heads * state.rows;
+#pragma omp parallel for num_threads(threads_)
+    for (Index row = 0; row < rows; ++row) {
+      state.m[row] = -infinity;
+      state.l[row] = 0.0f;
+      std::fill_n(state.o + row * state.value_dim, state.value_dim, 0.0f);
+    }
+  }
+
+  CpuIsa isa_;
+  cpu::FoldPath path_;
+  int threads_;
+  std::size_t scratch_per_thread_ = 0;
+  std::unique_ptr<CpuMemory> scratch_;
+};
+
+}  // namespace
+
+std::string_view name(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::scalar:
+      return "scalar";
+    case CpuIsa::avx2:
+      return "avx2";
+    case CpuIsa::avx512:
+      return "avx512";
+  }
+  __builtin_unreachable();
+}
+
+std::vector<CpuIsa> supported_isas() {
+  std::vector<CpuIsa> found{CpuIsa::scalar};
+#ifdef __x86_64__
+  bool const avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (avx2) found.push_back(CpuIsa::avx2);
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    found.push_back(CpuIsa::avx512);
+  }
+#endif
+  return found;
+}
+
+std::unique_ptr<Device> make_cpu_device(CpuOptions options) {
+  return std::make_unique<CpuDevice>(options);
+}
+
+}  // namespace plait
