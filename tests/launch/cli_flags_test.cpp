@@ -1,6 +1,7 @@
 // Flags: what good values mean, and the message of each bad one.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "attend_flags.hpp"
@@ -109,9 +110,10 @@ TEST(MaskFlags, MeanWhatTheirDefinitionSays) {
 TEST(MaskFlags, DocumentsFromListAndFile) {
   Scratch const scratch;
   std::ofstream(scratch / "lengths") << "3\n5\n0\n2\n";
+  std::string at_file = (scratch / "lengths").string();
+  at_file.insert(at_file.begin(), '@');
   Mask const from_list = problem_of({"--tokens", "10", "--documents", "3,5,0,2"}).mask;
-  Mask const from_file =
-      problem_of({"--tokens", "10", "--documents", "@" + (scratch / "lengths").string()}).mask;
+  Mask const from_file = problem_of({"--tokens", "10", "--documents", at_file}).mask;
   EXPECT_EQ(from_list.area(), 9 + 25 + 4);
   EXPECT_EQ(from_list, from_file);
 }

@@ -1,8 +1,12 @@
 // Traces and tables: valid JSON, rows whose events never overlap, and what the report says.
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
 #include <random>
+#include <set>
 
 #include "check.hpp"
 #include "file_error.hpp"
@@ -125,7 +129,8 @@ TEST(Check, SamplesAreSpreadFromFirstToLast) {
 }
 
 TEST(Check, FailsAboveTheToleranceAndOnNaN) {
-  CheckResult check{.out_tolerance = {.plain_error = 1.0, .unit = 0.5}};
+  CheckResult check;
+  check.out_tolerance = {.plain_error = 1.0, .unit = 0.5};
   check.out.max_abs_error = 3.0;
   EXPECT_TRUE(check.passed());
   check.out.max_abs_error = 3.0001;

@@ -42,7 +42,7 @@ expect 0 1 "device cuda: not in this build" "${mpi[@]}" "$plait" info
 # A rank with other flags: nobody runs, and the message says where.
 expect 2 1 "--threads none" "$2" --oversubscribe --bind-to none \
   -np 1 "$plait" attend --input "$input" : -np 1 "$plait" attend --input "$input" --threads none
-expect 1 1 "rank" "$2" --oversubscribe --bind-to none \
+expect 1 1 "the ranks were not started with the same run" "$2" --oversubscribe --bind-to none \
   -np 1 "$plait" attend --input "$input" --causal --strategy ring --layout contiguous : \
   -np 1 "$plait" attend --input "$input" --strategy ring --layout contiguous
 
