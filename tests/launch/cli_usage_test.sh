@@ -36,6 +36,8 @@ expect 2 1 "--documents: the lengths sum to 7" "${mpi[@]}" "$plait" attend --inp
 expect 2 1 "--device cpu works" "${mpi[@]}" "$plait" attend --input "$input" --device cuda
 expect 1 1 "$scratch/none" "${mpi[@]}" "$plait" attend --input "$scratch/none"
 expect 1 1 "can't write in $scratch/none" "$plait" attend --input "$input" --output "$scratch/none/out"
+expect 1 1 "--output $scratch: exists and is no regular file" "$plait" attend --input "$input" --output "$scratch"
+expect 1 1 "--output /dev/full: exists" "$plait" attend --input "$input" --output /dev/full
 expect 0 1 "verified: coverage" "$plait" plan --tokens 4K --ranks 8 --causal
 expect 0 1 "device cuda: not in this build" "${mpi[@]}" "$plait" info
 
