@@ -41,7 +41,7 @@ po::options_description attend_flags() {
       "transport", text("NAME"), "auto, mpi or nccl (default auto)")(
       "threads", text("N"),
       "threads per rank (default: OMP_NUM_THREADS, else the host's cores shared evenly)")(
-      "check", optional_text("ROWS", std::string(all_affordable)),
+      "check", optional_text("[ROWS]", std::string(all_affordable)),
       "compare with an fp64 oracle: ROWS evenly spread rows, or as many as are quick; exit code 3 if the "
       "error is "
       "above the tolerance (the output is kept)")("repeat", text("N"), "runs to time (default 1)")(

@@ -61,7 +61,7 @@ void print_info(std::FILE* people, Json const& info) {
                     rank["node"].dump(), rank["local_rank"].dump()});
   }
   std::string paths;
-  for (Json const& path : info["devices"]["cpu"]["paths"]) paths += " " + path.get<std::string>();
+  for (Json const& path : info["devices"]["cpu"]["paths"]) paths += fmt::format(" {}", path.get<std::string>());
   fmt::print(people, "{}\n  cores on rank 0's host: {}\n  MPI: {}, MPI_THREAD_MULTIPLE {}\n",
              format_table(rows), info["cores"].dump(), info["mpi"]["library"].get<std::string>(),
              info["mpi"]["thread_multiple"].get<bool>() ? "yes" : "no");

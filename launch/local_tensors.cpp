@@ -118,8 +118,9 @@ void require_writable(std::string const& path, Shape const& shape) {
     throw FileError(
         fmt::format("--output {}: can't write in {}: {}", path, directory.string(), std::strerror(errno)));
   }
-  if (std::filesystem::is_directory(target))
-    throw FileError(fmt::format("--output {}: is a directory", path));
+  if (std::filesystem::exists(target) && !std::filesystem::is_regular_file(target)) {
+    throw FileError(fmt::format("--output {}: exists and is no regular file", path));
+  }
   auto const lines = static_cast<std::uint64_t>(shape.batch * shape.q_tokens * shape.q_heads);
   std::uint64_t const needed =
       lines * (static_cast<std::uint64_t>(shape.value_dim) * size_bytes(shape.dtype) + sizeof(float));
