@@ -1,0 +1,234 @@
+// How fast one fold is on one device, as a share of the fp32 multiply-add peak measured in the same process.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <chrono>
+#include <cmath>
+#include <iostream>
+#include <random>
+#include <vector>
+
+#include "fma_peak.hpp"
+#include "oracle.hpp"
+
+namespace {
+
+using namespace plait;
+namespace po = boost::program_options;
+
+struct Setting {
+  Index tokens = 2048;
+  Index heads = 4;
+  Index kv_heads = 4;
+  Index dim = 128;
+  Index value_dim = 128;
+  DType dtype = DType::f32;
+  bool causal = false;
+  CpuIsa isa = CpuIsa::scalar;
+  int threads = 1;
+  int repeat = 9;
+};
+
+std::vector<std::byte> random_tensor(DType dtype, Index count, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  std::vector<std::byte> bytes(static_cast<std::size_t>(count) * size_bytes(dtype));
+  for (Index i = 0; i < count; ++i) store(dtype, bytes.data(), i, normal(random));
+  return bytes;
+}
+
+/// The inputs of one setting, and a fold of them.
+class FoldRun {
+ public:
+  explicit FoldRun(Setting const& setting)
+      : setting_(setting), device_(make_cpu_device({.threads = setting.threads, .isa = setting.isa})) {
+    std::mt19937 random(1);
+    Index const n = setting.tokens;
+    q_ = random_tensor(setting.dtype, n * setting.heads * setting.dim, random);
+    k_ = random_tensor(setting.dtype, n * setting.kv_heads * setting.dim, random);
+    v_ = random_tensor(setting.dtype, n * setting.kv_heads * setting.value_dim, random);
+    band_ = {.q = {0, n}, .kv = {0, n}};
+    if (setting.causal) band_.hi = 0;
+    plan_ = device_->prepare({0, n}, {0, n}, std::span(&band_, 1), setting.dim, setting.value_dim);
+    memory_ = device_->allocate(state_bytes(1, setting.heads, n, setting.value_dim));
+  }
+
+  [[nodiscard]] double flops() const {
+    return 2.0 * static_cast<double>(area(band_) * setting_.heads * (setting_.dim + setting_.value_dim));
+  }
+
+  double seconds() {
+    auto const start = std::chrono::steady_clock::now();
+    device_->fold(
+        *plan_, {.q = q(), .k = k(), .v = v(), .state = state(), .start = Start::identity, .scale = scale()});
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  /// Of 32 rows spread over the sequence, those with an element beyond the oracle's tolerance for all of
+  /// them.
+  Index wrong_rows() {
+    Index const n = setting_.tokens;
+    std::vector<std::byte> out(static_cast<std::size_t>(n * setting_.heads * setting_.value_dim) *
+                               size_bytes(setting_.dtype));
+    auto const all = dense<void>(out.data(), setting_.dtype, 1, n, setting_.heads, setting_.value_dim);
+    device_->finish(state(), all, nullptr, 0, 0);
+    Index const rows = std::min<Index>(32, n);
+    OracleInput input{.q = every(q(), n / rows, rows),
+                      .kv_tokens = n,
+                      .kv_heads = setting_.kv_heads,
+                      .value_dim = setting_.value_dim,
+                      .keys = [&](Slice slice) { return k().rows_of(slice); },
+                      .values = [&](Slice slice) { return v().rows_of(slice); },
+                      .keeps = [&](Index at, Index key) { return band_.keeps(at, key); },
+                      .scale = static_cast<double>(scale())};
+    for (Index i = 0; i < rows; ++i) input.q_positions.push_back(i * (n / rows));
+    OracleResult const oracle = compute_oracle(input);
+    double const tolerance = out_tolerance(oracle).value();
+    TensorView const found = every(all, n / rows, rows);
+    Index wrong = 0;
+    for (Index row = 0; row < rows; ++row) {
+      double worst = 0.0;
+      for (Index i = 0; i < setting_.heads * setting_.value_dim; ++i) {
+        double const expected =
+            oracle.out[static_cast<std::size_t>(row * setting_.heads * setting_.value_dim + i)];
+        worst = std::max(worst, std::abs(load(setting_.dtype, found.at(0, row, 0), i) - expected));
+      }
+      wrong += worst <= tolerance ? 0 : 1;
+    }
+    return wrong;
+  }
+
+ private:
+  /// Rows 0, step, 2 · step, … of a view.
+  [[nodiscard]] static TensorView every(TensorView view, Index step, Index rows) {
+    view.rows = rows;
+    view.row_stride *= step;
+    return view;
+  }
+  [[nodiscard]] float scale() const { return 1.0f / std::sqrt(static_cast<float>(setting_.dim)); }
+  [[nodiscard]] TensorView q() const {
+    return dense<void const>(q_.data(), setting_.dtype, 1, setting_.tokens, setting_.heads, setting_.dim);
+  }
+  [[nodiscard]] TensorView k() const {
+    return dense<void const>(k_.data(), setting_.dtype, 1, setting_.tokens, setting_.kv_heads, setting_.dim);
+  }
+  [[nodiscard]] TensorView v() const {
+    return dense<void const>(v_.data(), setting_.dtype, 1, setting_.tokens, setting_.kv_heads,
+                             setting_.value_dim);
+  }
+  [[nodiscard]] StateView state() const {
+    return state_view(memory_->data(), 1, setting_.heads, setting_.tokens, setting_.value_dim);
+  }
+
+  Setting setting_;
+  std::unique_ptr<Device> device_;
+  std::vector<std::byte> q_, k_, v_;
+  Band band_;
+  std::unique_ptr<FoldPlan> plan_;
+  std::unique_ptr<DeviceMemory> memory_;
+};
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+/// Prints one row; returns the number of wrong rows.
+Index bench(Setting const& setting) {
+  FoldRun run(setting);
+  (void)run.seconds();  // warm
+  std::vector<double> times;
+  std::vector<double> peaks;
+  for (int i = 0; i < setting.repeat; ++i) {
+    peaks.push_back(fma_flops_per_second(setting.isa, 0.02) * setting.threads);
+    times.push_back(run.seconds());
+  }
+  Index const wrong = run.wrong_rows();
+  auto const [low, high] = std::ranges::minmax(times);
+  double const rate = run.flops() / median(times);
+  fmt::print(
+      "{:>7} {:>5} {:>4} {:>4} {:>7} {:>7} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.1f} {:>9.1f} {:>6.1f}% {:>7}\n",
+      name(setting.isa), name(setting.dtype), setting.dim, setting.value_dim, setting.tokens,
+      setting.causal ? "causal" : "full", low * 1e3, median(times) * 1e3, high * 1e3, rate * 1e-9,
+      median(peaks) * 1e-9, 100.0 * rate / median(peaks), wrong);
+  return wrong;
+}
+
+template <class Value>
+std::vector<Value> chosen(std::string const& asked, std::vector<Value> const& all, std::string const& flag) {
+  if (asked.empty()) return all;
+  for (Value const value : all) {
+    if (name(value) == asked) return {value};
+  }
+  std::string names;
+  for (Value const value : all) names += fmt::format(" {}", name(value));
+  throw po::error(fmt::format("--{} {}: must be one of{}", flag, asked, names));
+}
+
+int run(int argc, char** argv) {
+  Setting base;
+  std::string isa, dtype, mask;
+  Index dim = 0;
+  po::options_description flags(
+      "Times folds, and shares of the fp32 multiply-add peak measured in between.\n"
+      "Without --dim, --dtype, --mask or --isa: all of them at D 128 and 64");
+  flags.add_options()("help", "print this")                                                      //
+      ("tokens", po::value(&base.tokens)->default_value(base.tokens), "queries, and keys")       //
+      ("heads", po::value(&base.heads)->default_value(base.heads), "query heads")                //
+      ("kv-heads", po::value(&base.kv_heads), "key/value heads (default: heads)")                //
+      ("dim", po::value(&dim), "head dimension")                                                 //
+      ("value-dim", po::value(&base.value_dim), "value dimension (default: dim)")                //
+      ("dtype", po::value(&dtype), "f32, f16 or bf16")                                           //
+      ("mask", po::value(&mask), "full or causal")                                               //
+      ("isa", po::value(&isa), "scalar, avx2 or avx512 (default: the vector paths)")             //
+      ("threads", po::value(&base.threads)->default_value(base.threads), "threads of the fold")  //
+      ("repeat", po::value(&base.repeat)->default_value(base.repeat), "runs of each; medians count");
+  po::variables_map values;
+  po::store(po::parse_command_line(argc, argv, flags), values);
+  po::notify(values);
+  if (values.count("help") > 0) {
+    std::cout << flags;
+    return 0;
+  }
+  if (values.count("kv-heads") == 0) base.kv_heads = base.heads;
+  bool const sane = base.tokens > 0 && base.kv_heads > 0 && base.heads > 0 &&
+                    base.heads % base.kv_heads == 0 && base.threads > 0 && base.repeat > 0 && dim >= 0;
+  if (!sane) throw po::error("sizes must be positive, and --heads a multiple of --kv-heads");
+  if (!mask.empty() && mask != "full" && mask != "causal") throw po::error("--mask: must be full or causal");
+  auto isas = chosen(isa, supported_isas(), "isa");
+  if (isa.empty() && isas.size() > 1) std::erase(isas, CpuIsa::scalar);
+  fmt::print("{:>7} {:>5} {:>4} {:>4} {:>7} {:>7} {:>8} {:>8} {:>8} {:>9} {:>9} {:>7} {:>7}\n", "isa", "type",
+             "D", "Dv", "N", "mask", "ms min", "median", "max", "GFLOP/s", "peak", "share", "#wrong");
+  Index wrong = 0;
+  for (Index const head_dim : dim > 0 ? std::vector<Index>{dim} : std::vector<Index>{128, 64}) {
+    for (CpuIsa const path : isas) {
+      for (DType const type : chosen(dtype, std::vector{DType::f32, DType::bf16, DType::f16}, "dtype")) {
+        for (bool const causal : {false, true}) {
+          if (!mask.empty() && causal != (mask == "causal")) continue;
+          Setting setting = base;
+          setting.dim = head_dim;
+          if (values.count("value-dim") == 0) setting.value_dim = head_dim;
+          setting.dtype = type;
+          setting.isa = path;
+          setting.causal = causal;
+          wrong += bench(setting);
+        }
+      }
+    }
+  }
+  return wrong == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (po::error const& error) {
+    std::cerr << "fold_bench: " << error.what() << '\n';
+    return 2;
+  } catch (std::exception const& error) {
+    std::cerr << "fold_bench: " << error.what() << '\n';
+    return 1;
+  }
+}
