@@ -49,7 +49,7 @@ class Bench:
         return [self.plait, "attend", "--input", str(source), "--output", str(self.out), *arguments]
 
     def long_input(self, ranks, seconds):
-        """An input whose full attention takes these ranks about so long on this machine, as a small one told."""
+        """An input whose full attention takes these ranks about so long here, judged by a small one."""
         tokens = 4096
         report = self.scratch / "report.json"
         with Job([*MPIRUN, "-np", str(ranks), *self.attend(self.generate(tokens), "--json", str(report))],
@@ -151,7 +151,8 @@ def file_size_limit(bench):
     """The disk has room, but writing fails half-way, for files may not grow beyond half of the output."""
     source = bench.generate(4096)
     # The signal is ignored so that it is an error of the call, as on a full disk.
-    limited = ["bash", "-c", "trap '' XFSZ; ulimit -f 1024; exec \"$@\"", "bash", *bench.attend(source, "--causal")]
+    limited = ["bash", "-c", "trap '' XFSZ; ulimit -f 1024; exec \"$@\"", "bash",
+               *bench.attend(source, "--causal")]
     # MPI's shared memory is files too, and would meet the limit first: sockets need none.
     with Job([*MPIRUN, "--mca", "btl", "self,tcp", "-np", str(RANKS), *limited], bench.scratch) as job:
         bench.expect(job, job.started, 20, FAILED, re.escape(str(bench.out)) + ".*File too large")
@@ -169,7 +170,8 @@ def mount_small(folder):
 
 
 FAULTS = {fault.__name__: fault for fault in
-          (killed_rank, stopped_rank, link_down, differing_flags, truncated_input, full_disk, file_size_limit)}
+          (killed_rank, stopped_rank, link_down, differing_flags, truncated_input, full_disk,
+           file_size_limit)}
 
 
 def main():

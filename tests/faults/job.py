@@ -68,7 +68,8 @@ class Job:
 
     def ranks(self):
         """{rank: pid}. A wrapper around the program would have the same variables: the youngest pid is it."""
-        return {int(variables["OMPI_COMM_WORLD_RANK"]): pid for pid, variables in sorted(self.processes().items())
+        processes = sorted(self.processes().items())
+        return {int(variables["OMPI_COMM_WORLD_RANK"]): pid for pid, variables in processes
                 if "OMPI_COMM_WORLD_RANK" in variables}
 
     def wait_until_computing(self, ranks, cpu_seconds, limit=120.0):
@@ -77,7 +78,7 @@ class Job:
         before = None
         while time.monotonic() < self.started + limit:
             if self.process.poll() is not None:
-                raise Fault(f"the job ended with {self.process.returncode} before the fault:\n{self.output()}")
+                raise Fault(f"it ended with {self.process.returncode} before the fault:\n{self.output()}")
             pids = self.ranks()
             if len(pids) == ranks and "Plan:" in self.output():
                 used = {rank: cpu_time(pid) for rank, pid in pids.items()}
