@@ -1,0 +1,95 @@
+// plait info: what this job runs on, what was found and what was not.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "log.hpp"
+#include "plait/cpu_device.hpp"
+#include "plait/problem.hpp"
+#include "plait/strategy.hpp"
+#include "report.hpp"
+#include "subcommand.hpp"
+
+namespace plait {
+namespace {
+
+po::options_description info_flags() {
+  po::options_description flags("Flags");
+  flags.add_options()("json", text("FILE|-"), "the same as JSON, to a file or stdout")("help,h", "this text");
+  return flags;
+}
+
+std::string mpi_library() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> version{};
+  int length = 0;
+  MPI_Get_library_version(version.data(), &length);
+  std::string text(version.data(), static_cast<std::size_t>(length));
+  return text.substr(0, text.find_first_of(",\n"));
+}
+
+Json info_json(Job const& job) {
+  Json ranks = Json::array();
+  for (Place const& place : job.world().places()) {
+    ranks.push_back({{"rank", place.rank},
+                     {"host", place.host},
+                     {"pid", place.pid},
+                     {"node", place.node},
+                     {"local_rank", place.local_rank}});
+  }
+  Json isas = Json::array();
+  for (CpuIsa const isa : supported_isas()) isas.push_back(name(isa));
+  Json strategy_names = Json::array();
+  for (Strategy const& strategy : strategies()) strategy_names.push_back(strategy.name);
+  int level = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&level);
+  return {{"ranks", ranks},
+          {"cores", sysconf(_SC_NPROCESSORS_ONLN)},
+          {"mpi", {{"library", mpi_library()}, {"thread_multiple", level == MPI_THREAD_MULTIPLE}}},
+          {"devices",
+           {{"cpu", {{"paths", isas}, {"chosen", make_cpu_device()->describe()}}},
+            {"cuda", "not in this build"}}},
+          {"transports", {{"mpi", "available, host memory"}, {"nccl", "not in this build"}}},
+          {"strategies", strategy_names},
+          {"max_head_dim", max_head_dim}};
+}
+
+void print_info(std::FILE* people, Json const& info) {
+  std::vector<std::vector<std::string>> rows = {{"rank", "host", "pid", "node", "local rank"}};
+  for (Json const& rank : info["ranks"]) {
+    rows.push_back({rank["rank"].dump(), rank["host"].get<std::string>(), rank["pid"].dump(),
+                    rank["node"].dump(), rank["local_rank"].dump()});
+  }
+  std::string paths;
+  for (Json const& path : info["devices"]["cpu"]["paths"]) paths += fmt::format(" {}", path.get<std::string>());
+  fmt::print(people, "{}\n  cores on rank 0's host: {}\n  MPI: {}, MPI_THREAD_MULTIPLE {}\n",
+             format_table(rows), info["cores"].dump(), info["mpi"]["library"].get<std::string>(),
+             info["mpi"]["thread_multiple"].get<bool>() ? "yes" : "no");
+  fmt::print(people,
+             "  device cpu: {} (paths that this processor runs:{}; PLAIT_CPU_ISA chooses)\n"
+             "  device cuda: not in this build\n  transport mpi: available\n  transport nccl: not in this "
+             "build\n  head and value dimensions: 1 to {}\n",
+             info["devices"]["cpu"]["chosen"].get<std::string>(), paths, info["max_head_dim"].dump());
+}
+
+}  // namespace
+
+ExitCode info(Words const& words, std::unique_ptr<Job>& job) {
+  if (asks_for_help(words)) {
+    print_help("plait info [FLAGS]", info_flags(),
+               "  plait info\n  mpirun -np 4 plait info --json info.json\n");
+    return ExitCode::done;
+  }
+  job = std::make_unique<Job>(WorldOptions{});
+  auto const target =
+      job->together("the flags", [&] { return CommandLine(words, info_flags()).get("json"); });
+  job->together("the report", [&] {
+    if (!job->speaks()) return;
+    Json const report = info_json(*job);
+    print_info(target == "-" ? stderr : stdout, report);
+    if (target) write_json(*target, report);
+  });
+  return ExitCode::done;
+}
+
+}  // namespace plait

@@ -1,0 +1,134 @@
+#include "local_tensors.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "size.hpp"
+
+namespace plait {
+namespace {
+
+std::vector<NewTensor> output_tensors(Shape const& s) {
+  return {{"out", file_dtype(s.dtype), {s.batch, s.q_tokens, s.q_heads, s.value_dim}},
+          {"lse", FileDType::f32, {s.batch, s.q_heads, s.q_tokens}}};
+}
+
+TensorInfo const& attention_tensor(TensorReader const& input, std::string_view name) {
+  TensorInfo const& tensor = input.tensor(name);
+  if (tensor.shape.size() != 4 || !compute_dtype(tensor.dtype)) {
+    throw InvalidProblem(fmt::format(
+        "{}: tensor {} is {} with {} axes; expected F32, F16 or BF16 with 4 axes [batch, tokens, heads, dim]",
+        input.path().string(), name, plait::name(tensor.dtype), tensor.shape.size()));
+  }
+  return tensor;
+}
+
+std::vector<std::byte> read_share(TensorReader const& input, std::string_view name,
+                                  std::vector<Slice> const& slices) {
+  TensorInfo const& tensor = input.tensor(name);
+  std::vector<std::byte> share(rows_bytes(tensor, 1, slices, input.path().string()));
+  input.read_rows(tensor, 1, slices, share);
+  return share;
+}
+
+}  // namespace
+
+Shape read_shape(TensorReader const& input) {
+  TensorInfo const& q = attention_tensor(input, "q");
+  TensorInfo const& k = attention_tensor(input, "k");
+  TensorInfo const& v = attention_tensor(input, "v");
+  auto const require = [&](bool holds, std::string_view what) {
+    if (!holds) throw InvalidProblem(fmt::format("{}: {}", input.path().string(), what));
+  };
+  require(q.dtype == k.dtype && k.dtype == v.dtype, "q, k and v must have one element type");
+  require(q.shape[0] == k.shape[0] && k.shape[0] == v.shape[0], "q, k and v must have one batch size");
+  require(k.shape[1] == v.shape[1], "k and v must have as many tokens");
+  require(k.shape[2] == v.shape[2], "k and v must have as many heads");
+  require(q.shape[3] == k.shape[3], "heads of q and k must be equally wide");
+  return {.batch = q.shape[0],
+          .q_tokens = q.shape[1],
+          .kv_tokens = k.shape[1],
+          .q_heads = q.shape[2],
+          .kv_heads = k.shape[2],
+          .head_dim = q.shape[3],
+          .value_dim = v.shape[3],
+          .dtype = *compute_dtype(q.dtype)};
+}
+
+RankTensors::RankTensors(TensorReader const& input, Plan const& plan, int rank)
+    : shape_(plan.problem.shape),
+      q_slices_(plan.layouts.q.slices(rank)),
+      q_rows_(plan.layouts.q.tokens(rank)),
+      kv_rows_(plan.layouts.kv.tokens(rank)),
+      q_(read_share(input, "q", q_slices_)),
+      k_(read_share(input, "k", plan.layouts.kv.slices(rank))),
+      v_(read_share(input, "v", plan.layouts.kv.slices(rank))) {
+  auto const lines = static_cast<std::size_t>(shape_.batch * shape_.q_heads * q_rows_);
+  out_.resize(lines * static_cast<std::size_t>(shape_.value_dim) * size_bytes(shape_.dtype));
+  lse_.resize(lines);
+}
+
+TensorView RankTensors::q() const {
+  return dense(static_cast<void const*>(q_.data()), shape_.dtype, shape_.batch, q_rows_, shape_.q_heads,
+               shape_.head_dim);
+}
+TensorView RankTensors::out() const {
+  return dense(static_cast<void const*>(out_.data()), shape_.dtype, shape_.batch, q_rows_, shape_.q_heads,
+               shape_.value_dim);
+}
+
+LocalTensors RankTensors::views() {
+  return {.q = q(),
+          .k = dense(static_cast<void const*>(k_.data()), shape_.dtype, shape_.batch, kv_rows_,
+                     shape_.kv_heads, shape_.head_dim),
+          .v = dense(static_cast<void const*>(v_.data()), shape_.dtype, shape_.batch, kv_rows_,
+                     shape_.kv_heads, shape_.value_dim),
+          .out = dense(static_cast<void*>(out_.data()), shape_.dtype, shape_.batch, q_rows_, shape_.q_heads,
+                       shape_.value_dim),
+          .lse = lse_.data()};
+}
+
+void RankTensors::write(Job const& job, std::string const& path) {
+  bool const creates = job.world().rank() == 0;
+  std::optional<TensorWriter> writer;
+  job.together("creating the output", [&] {
+    if (creates) writer.emplace(TensorWriter::create(path, output_tensors(shape_)));
+  });
+  job.together("opening the output", [&] {
+    if (!creates) writer.emplace(TensorWriter::join(path));
+  });
+  job.together("writing the output", [&] {
+    writer->write_rows(writer->tensor("out"), 1, q_slices_, out_);
+    writer->write_rows(writer->tensor("lse"), 2, q_slices_, std::as_bytes(std::span(lse_)));
+    writer->close();
+  });
+  job.together("renaming the output", [&] {
+    if (creates) writer->commit();
+  });
+}
+
+void require_writable(std::string const& path, Shape const& shape) {
+  std::filesystem::path const target(path);
+  std::filesystem::path const directory = target.has_parent_path() ? target.parent_path() : ".";
+  if (access(directory.c_str(), W_OK | X_OK) != 0) {
+    throw FileError(
+        fmt::format("--output {}: can't write in {}: {}", path, directory.string(), std::strerror(errno)));
+  }
+  if (std::filesystem::exists(target) && !std::filesystem::is_regular_file(target)) {
+    throw FileError(fmt::format("--output {}: exists and is no regular file", path));
+  }
+  auto const lines = static_cast<std::uint64_t>(shape.batch * shape.q_tokens * shape.q_heads);
+  std::uint64_t const needed =
+      lines * (static_cast<std::uint64_t>(shape.value_dim) * size_bytes(shape.dtype) + sizeof(float));
+  std::uint64_t const room = std::filesystem::space(directory).available;
+  if (room < needed) {
+    throw FileError(fmt::format("--output {}: needs {}, the disk has room for {}", path, format_bytes(needed),
+                                format_bytes(room)));
+  }
+}
+
+}  // namespace plait

@@ -1,0 +1,47 @@
+// One rank's share of a tensor file: read before the run, written after it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "job.hpp"
+#include "plait/attention.hpp"
+#include "tensor_file.hpp"
+
+namespace plait {
+
+/// The shape that tensors q, k and v of a file give together. @throws FileError, InvalidProblem that say
+/// which tensor does not fit
+[[nodiscard]] Shape read_shape(TensorReader const& input);
+
+/// This rank's rows of q, k and v, and room for out and lse, in the order of its layout's slices.
+class RankTensors {
+ public:
+  /// Reads the rows. @throws FileError
+  RankTensors(TensorReader const& input, Plan const& plan, int rank);
+
+  [[nodiscard]] LocalTensors views();
+  [[nodiscard]] TensorView q() const;
+  [[nodiscard]] TensorView out() const;
+  [[nodiscard]] std::span<float const> lse() const { return lse_; }
+
+  /// Writes out and lse of all ranks to `path`, which appears whole or not at all. Collective.
+  void write(Job const& job, std::string const& path);
+
+ private:
+  Shape shape_;
+  std::vector<Slice> q_slices_;
+  Index q_rows_ = 0;
+  Index kv_rows_ = 0;
+  std::vector<std::byte> q_;
+  std::vector<std::byte> k_;
+  std::vector<std::byte> v_;
+  std::vector<std::byte> out_;
+  std::vector<float> lse_;
+};
+
+/// Fails early where the output could not be written: no such directory, not writable, no room.
+/// @throws FileError
+void require_writable(std::string const& path, Shape const& shape);
+
+}  // namespace plait

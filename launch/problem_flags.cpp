@@ -1,0 +1,113 @@
+#include "problem_flags.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "exit_code.hpp"
+#include "mask_flags.hpp"
+#include "plait/strategy.hpp"
+#include "size.hpp"
+
+namespace plait {
+
+po::options_description shape_flags() {
+  po::options_description flags("Problem (sizes take K, M, G: 2^10, 2^20, 2^30)");
+  auto add = flags.add_options();
+  add("batch", text("B"), "batch entries (default 1)");
+  add("tokens", text("N"), "query tokens; required");
+  add("kv-tokens", text("N"), "key/value tokens (default: --tokens)");
+  add("heads", text("H"), "query heads (default 1)");
+  add("kv-heads", text("H"), "key/value heads, a divisor of --heads (default: --heads)");
+  add("dim", text("D"), "width of a query or key head, 1 to 512 (default 64)");
+  add("value-dim", text("D"), "width of a value head, 1 to 512 (default: --dim)");
+  add("dtype", text("TYPE"), "f32, f16 or bf16 (default bf16)");
+  return flags;
+}
+
+Shape parse_shape(CommandLine const& line) {
+  constexpr std::array<std::string_view, 3> names = {"f32", "f16", "bf16"};
+  constexpr std::array types = {DType::f32, DType::f16, DType::bf16};
+  auto const size = [&](std::string const& flag, Index absent, Index least, Index most) {
+    auto const value = line.get(flag);
+    return value ? parse_size("--" + flag, *value, least, most) : absent;
+  };
+  constexpr Index most = std::numeric_limits<Index>::max();
+  constexpr Index most_heads = Index{1} << 20;
+  Shape shape;
+  shape.batch = size("batch", 1, 1, most);
+  shape.q_tokens = parse_size("--tokens", line.require("tokens"));
+  shape.kv_tokens = size("kv-tokens", shape.q_tokens, 0, most);
+  shape.q_heads = size("heads", 1, 1, most_heads);
+  shape.kv_heads = size("kv-heads", shape.q_heads, 1, most_heads);
+  shape.head_dim = size("dim", 64, 1, max_head_dim);
+  shape.value_dim = size("value-dim", shape.head_dim, 1, max_head_dim);
+  if (shape.q_heads % shape.kv_heads != 0) {
+    throw UsageError(fmt::format("--kv-heads {}: expected a divisor of the {} query heads", shape.kv_heads,
+                                 shape.q_heads));
+  }
+  std::string const dtype = line.choose("dtype", "bf16", names);
+  shape.dtype = types[static_cast<std::size_t>(std::ranges::find(names, dtype) - names.begin())];
+  return shape;
+}
+
+Problem parse_problem(CommandLine const& line, Shape const& shape) {
+  auto const scale = line.get("scale");
+  Problem problem{.shape = shape,
+                  .mask = parse_mask(line, shape.q_tokens, shape.kv_tokens),
+                  .scale = scale ? parse_real("--scale", *scale) : default_scale(shape)};
+  validate(problem);
+  return problem;
+}
+
+void add_plan_flags(po::options_description& flags) {
+  std::string strategy_help = "how attention is split over ranks (default auto: the least predicted time)";
+  for (Strategy const& strategy : strategies()) {
+    strategy_help += fmt::format("\n{}: {}", strategy.name, strategy.summary);
+  }
+  auto add = flags.add_options();
+  add("strategy", text("auto|NAME"), strategy_help.c_str());
+  add("layout", text("NAME"),
+      "who owns which tokens: auto, contiguous, zigzag (even under a causal mask) or balanced (even under "
+      "any "
+      "mask) (default auto)");
+  add("scale", text("X"), "multiplies q.k before the softmax (default 1/sqrt(dim))");
+}
+
+std::string parse_strategy(CommandLine const& line) {
+  std::vector<std::string_view> names = {"auto"};
+  for (Strategy const& strategy : strategies()) names.push_back(strategy.name);
+  return line.choose("strategy", "auto", names);
+}
+
+std::string parse_layout(CommandLine const& line) {
+  constexpr std::array<std::string_view, 4> names = {"auto", "contiguous", "zigzag", "balanced"};
+  return line.choose("layout", "auto", names);
+}
+
+po::options_description machine_flags() {
+  Machine const machine;
+  auto const flag_help = [](std::string_view what, double value) {
+    return fmt::format("{} (default {:g})", what, value);
+  };
+  po::options_description flags("Machine that the prediction is for");
+  auto add = flags.add_options();
+  add("fold-rate", text("FLOP/S"),
+      flag_help("speed of one rank's attention tiles", machine.flops_per_second).c_str());
+  add("bandwidth", text("BYTES/S"),
+      flag_help("of one rank's link, each way", machine.bytes_per_second).c_str());
+  add("latency", text("SECONDS"), flag_help("of one message", machine.latency_seconds).c_str());
+  return flags;
+}
+
+Machine parse_machine(CommandLine const& line) {
+  Machine machine;
+  if (auto const value = line.get("fold-rate"))
+    machine.flops_per_second = parse_real("--fold-rate", *value, 0);
+  if (auto const value = line.get("bandwidth"))
+    machine.bytes_per_second = parse_real("--bandwidth", *value, 0);
+  if (auto const value = line.get("latency")) machine.latency_seconds = parse_real("--latency", *value, 0);
+  return machine;
+}
+
+}  // namespace plait

@@ -1,0 +1,29 @@
+// The problem on the command line, as numbers; and where it lies and who computes it.
+#pragma once
+
+#include "command_line.hpp"
+#include "plait/problem.hpp"
+#include "plait/simulate.hpp"
+
+namespace plait {
+
+/// --batch, --tokens, --kv-tokens, --heads, --kv-heads, --dim, --value-dim, --dtype.
+[[nodiscard]] po::options_description shape_flags();
+/// @throws UsageError
+[[nodiscard]] Shape parse_shape(CommandLine const& line);
+
+/// The mask flags and --scale, put to a shape. @throws UsageError, InvalidProblem, FileError
+[[nodiscard]] Problem parse_problem(CommandLine const& line, Shape const& shape);
+
+/// --strategy and --layout, with what the strategies say of themselves.
+void add_plan_flags(po::options_description& flags);
+/// @throws UsageError on a name that does not exist
+[[nodiscard]] std::string parse_strategy(CommandLine const& line);
+[[nodiscard]] std::string parse_layout(CommandLine const& line);
+
+/// --fold-rate, --bandwidth, --latency.
+[[nodiscard]] po::options_description machine_flags();
+/// @throws UsageError
+[[nodiscard]] Machine parse_machine(CommandLine const& line);
+
+}  // namespace plait

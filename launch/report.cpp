@@ -1,0 +1,146 @@
+#include "report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstdio>
+
+#include "file_error.hpp"
+#include "plait/strategy.hpp"
+#include "size.hpp"
+#include "trace.hpp"
+
+namespace plait {
+namespace {
+
+/// Characters of UTF-8 text, all of which are one column wide here.
+std::size_t width(std::string const& text) {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0u) != 0x80; }));
+}
+
+bool is_number(std::string const& cell) {
+  return !cell.empty() && std::isdigit(static_cast<unsigned char>(cell.front()));
+}
+
+std::string range_of(std::vector<std::uint64_t> const& values) {
+  auto const [least, most] = std::ranges::minmax_element(values);
+  return *least == *most ? format_bytes(*most)
+                         : fmt::format("{} to {}", format_bytes(*least), format_bytes(*most));
+}
+
+/// "key/value blocks", "query blocks and states": what the plan's sends carry.
+std::string travellers(Plan const& plan) {
+  std::array<bool, 3> seen{};
+  for (Program const& program : plan.programs) {
+    for (Transfer const& send : program.sends) {
+      seen[static_cast<std::size_t>(plan.block(send.block).tensor)] = true;
+    }
+  }
+  constexpr std::array words = {"query blocks", "key/value blocks", "partial states (m, l, O)"};
+  std::string list;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (seen[i]) list += fmt::format("{}{}", list.empty() ? "" : " and ", words[i]);
+  }
+  return list.empty() ? "nothing travels" : list + " travel";
+}
+
+std::string_view summary(std::string_view strategy) {
+  std::string_view const base = strategy.substr(0, strategy.find(':'));
+  for (Strategy const& known : strategies()) {
+    if (known.name == base) return known.summary;
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string format_table(std::vector<std::vector<std::string>> const& rows) {
+  std::vector<std::size_t> widths;
+  for (auto const& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width(row[i]));
+  }
+  std::string table;
+  for (auto const& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      std::string const pad(widths[i] - width(row[i]), ' ');
+      bool const right = is_number(row[i]) || (&row == &rows.front() && rows.size() > 1 &&
+                                               i < rows.back().size() && is_number(rows.back()[i]));
+      line += fmt::format("  {}{}{}", right ? pad : "", row[i], right ? "" : pad);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    table += line + "\n";
+  }
+  return table;
+}
+
+std::string describe(Problem const& problem) {
+  Shape const& shape = problem.shape;
+  double const pairs = static_cast<double>(shape.q_tokens) * static_cast<double>(shape.kv_tokens);
+  double const kept = pairs > 0 ? 100.0 * static_cast<double>(problem.mask.area()) / pairs : 0.0;
+  return fmt::format(
+      "{} queries × {} keys, batch {}, {} query over {} key/value heads, head {} value {}, {}; the mask "
+      "keeps "
+      "{:.1f}% of pairs ({} band{}); {:.3g} FLOP",
+      shape.q_tokens, shape.kv_tokens, shape.batch, shape.q_heads, shape.kv_heads, shape.head_dim,
+      shape.value_dim, name(shape.dtype), kept, problem.mask.bands().size(),
+      problem.mask.bands().size() == 1 ? "" : "s", problem.flops());
+}
+
+std::string describe(Choice const& choice, Volume const& volume) {
+  Plan const& plan = choice.plan;
+  return fmt::format(
+      "Plan: {}: {}\n"
+      "  {} layout, {} rank{}, {} round{}; {}: {} sent per rank\n"
+      "  memory beside the tensors: {} per rank; largest share of the work {:.3f} of even\n",
+      plan.strategy, summary(plan.strategy), choice.layout, plan.ranks(), plan.ranks() == 1 ? "" : "s",
+      plan.rounds(), plan.rounds() == 1 ? "" : "s", travellers(plan), range_of(volume.sent),
+      range_of(volume.slots), imbalance(plan.problem.mask, plan.layouts.q));
+}
+
+std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& taken) {
+  std::vector<std::vector<std::string>> rows = {
+      {"strategy", "layout", "predicted", "bytes, most", "memory, most", ""}};
+  for (Candidate const& candidate : candidates) {
+    if (!candidate.refused.empty()) {
+      rows.push_back({candidate.strategy, candidate.layout, "-", "-", "-", "refused: " + candidate.refused});
+      continue;
+    }
+    rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.predicted_seconds),
+                    format_bytes(candidate.bytes_max), format_bytes(candidate.slots_bytes),
+                    candidate.strategy == taken ? "<- taken" : ""});
+  }
+  return format_table(rows);
+}
+
+Json shape_json(Shape const& shape) {
+  return {{"batch", shape.batch},         {"q_tokens", shape.q_tokens}, {"kv_tokens", shape.kv_tokens},
+          {"q_heads", shape.q_heads},     {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim},
+          {"value_dim", shape.value_dim}, {"dtype", name(shape.dtype)}};
+}
+
+Json candidates_json(std::vector<Candidate> const& candidates) {
+  Json list = Json::array();
+  for (Candidate const& candidate : candidates) {
+    list.push_back({{"strategy", candidate.strategy},
+                    {"layout", candidate.layout},
+                    {"predicted_seconds", candidate.predicted_seconds},
+                    {"bytes_max", candidate.bytes_max},
+                    {"slots_bytes", candidate.slots_bytes},
+                    {"refused", candidate.refused.empty() ? Json(nullptr) : Json(candidate.refused)}});
+  }
+  return list;
+}
+
+void write_json(std::string const& target, Json const& json) {
+  std::string const content = json.dump(2) + "\n";
+  if (target != "-") return write_file(target, content);
+  bool const written = std::fwrite(content.data(), 1, content.size(), stdout) == content.size();
+  if (!written || std::fflush(stdout) != 0) throw FileError("--json -: stdout can't be written");
+}
+
+}  // namespace plait
