@@ -15,17 +15,19 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install_packages "${plait_packages[@]}"
 echo "quickstart: building (the first time takes minutes; log in build/quickstart/build.log)"
 mkdir -p build/quickstart
-if ! { cmake --preset release && cmake --build build --target plait --parallel; } >build/quickstart/build.log 2>&1
-then
+build() {
+  cmake --preset release && cmake --build build --target plait --parallel
+}
+if ! build >build/quickstart/build.log 2>&1; then
   tail -n 40 build/quickstart/build.log >&2
   echo "quickstart: the build failed; its whole log is build/quickstart/build.log" >&2
   exit 1
 fi
 
 mpirun_command 4
-command=("${plait_mpirun[@]}" build/bin/plait attend --input tests/data/llama_2048.safetensors --causal --check
-  --output build/quickstart/out.safetensors --json build/quickstart/report.json
-  --trace build/quickstart/trace.json)
+folder=build/quickstart
+command=("${plait_mpirun[@]}" build/bin/plait attend --input tests/data/llama_2048.safetensors --causal
+  --check --output "$folder/out.safetensors" --json "$folder/report.json" --trace "$folder/trace.json")
 echo "quickstart: ${command[*]}"
 "${command[@]}"
-echo "quickstart: wrote build/quickstart/out.safetensors, report.json and trace.json (open the trace at ui.perfetto.dev)"
+echo "quickstart: wrote out.safetensors, report.json and trace.json (for ui.perfetto.dev) in $folder/"

@@ -5,7 +5,7 @@ usage() {
   cat <<'HELP'
 usage: bash tests/run.sh [--sanitize] [--long]
 Installs missing packages (apt), builds everything into build/ and runs the tests.
-  --sanitize  run the whole suite twice more, at 4 ranks: under UBSan (build-undefined/) and TSan (build-thread/)
+  --sanitize  the whole suite twice more, at 4 ranks: under UBSan (build-undefined/), TSan (build-thread/)
   --long      also the tests labelled `long` (fuzzing, large sweeps); needs clang
 Exit code: 0 if no test failed, 1 if one did, 2 for a usage error.
 HELP

@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -50,7 +49,7 @@ class Bench:
         return [self.plait, "attend", "--input", str(source), "--output", str(self.out), *arguments]
 
     def long_input(self, ranks, seconds):
-        """An input whose full attention takes these ranks about so long on this machine, as a small one told."""
+        """An input whose full attention takes these ranks about so long here, judged by a small one."""
         tokens = 4096
         report = self.scratch / "report.json"
         with Job([*MPIRUN, "-np", str(ranks), *self.attend(self.generate(tokens), "--json", str(report))],
@@ -86,9 +85,9 @@ class Bench:
 
 
 def killed_rank(bench):
-    source = bench.long_input(RANKS, 15)
+    source = bench.long_input(RANKS, 12)
     with Job([*MPIRUN, "-np", str(RANKS), *bench.attend(source)], bench.scratch) as job:
-        pids = job.wait_until_computing(RANKS, cpu_seconds=1.5)
+        pids = job.wait_until_computing(RANKS, cpu_seconds=1)
         injected = time.monotonic()
         os.kill(pids[1], signal.SIGKILL)
         # Far below the default timeout of 60 s: the death itself is noticed.
@@ -97,20 +96,20 @@ def killed_rank(bench):
 
 def stopped_rank(bench):
     timeout = 3
-    source = bench.long_input(RANKS, 15)
+    source = bench.long_input(RANKS, 12)
     with Job([*MPIRUN, "-np", str(RANKS), *bench.attend(source, "--timeout", str(timeout))],
              bench.scratch) as job:
-        pids = job.wait_until_computing(RANKS, cpu_seconds=1.5)
+        pids = job.wait_until_computing(RANKS, cpu_seconds=1)
         injected = time.monotonic()
         os.kill(pids[1], signal.SIGSTOP)
-        bench.expect(job, injected, timeout + 10, PEER_LOST, *peer_lost_patterns())
+        bench.expect(job, injected, timeout + 10, PEER_LOST, peer_lost(r"\d", 1))
 
 
 def link_down(bench):
     timeout, after = 3, 4
     if not os.path.exists(bench.hosts_script):
         raise Fault(f"{bench.hosts_script} is missing")
-    source = bench.long_input(2, 15)
+    source = bench.long_input(2, 12)
     with Job([bench.hosts_script, "--hosts", "2", "--rate", "1gbit", "--ranks-per-host", "1",
               "--link-down-after", str(after), "--", *bench.attend(source, "--timeout", str(timeout))],
              bench.scratch) as job:
@@ -118,14 +117,15 @@ def link_down(bench):
         if job.process.returncode == SKIPPED:
             print(job.output().strip())
             sys.exit(SKIPPED)
-        bench.expect(job, job.started + after, timeout + 10, PEER_LOST, *peer_lost_patterns())
+        bench.expect(job, job.started + after, timeout + 10, PEER_LOST, peer_lost(r"\d", r"\d"))
 
 
 def differing_flags(bench):
     source = bench.generate(4096)
     with Job([*MPIRUN, "-np", "2", *bench.attend(source, "--causal"), ":", "-np", "1", *bench.attend(source)],
              bench.scratch) as job:
-        bench.expect(job, job.started, 20, FAILED, r"(?i)rank.*differ|differ.*rank", r"(?i)\bmask\b", r"\b2\b")
+        bench.expect(job, job.started, 20, FAILED, r"ranks were not started with the same",
+                     r"rank 2: mask:", r"ranks 0-1: mask:")
 
 
 def truncated_input(bench):
@@ -136,28 +136,32 @@ def truncated_input(bench):
 
 
 def full_disk(bench):
-    """A tmpfs of 1 MiB under the output where mounting is allowed, else a limit on the size of files."""
+    """The output goes to a file system with room for half of it."""
     source = bench.generate(4096)  # its output is 2 MiB
-    arguments, limit = [], None
     with contextlib.ExitStack() as mounted:
-        if mount_small(bench.out_folder):
-            mounted.callback(subprocess.run, ["umount", bench.out_folder], check=True)
-        else:
-            # Ignored, the signal becomes an error of write. MPI's own shared memory would meet the limit too.
-            def limit():
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-            arguments = ["--mca", "btl", "self,tcp"]
-        with Job([*MPIRUN, *arguments, "-np", str(RANKS), *bench.attend(source, "--causal")], bench.scratch,
-                 limit) as job:
-            bench.expect(job, job.started, 20, FAILED,
-                         re.escape(str(bench.out)) + r".*(?i:no space left|file too large)")
+        if not mount_small(bench.out_folder):
+            print("skipped: mounting a small file system needs root")
+            sys.exit(SKIPPED)
+        mounted.callback(subprocess.run, ["umount", bench.out_folder], check=True)
+        with Job([*MPIRUN, "-np", str(RANKS), *bench.attend(source, "--causal")], bench.scratch) as job:
+            bench.expect(job, job.started, 20, FAILED, re.escape(str(bench.out)) + ".*(room|No space left)")
 
 
-def peer_lost_patterns():
-    """What DESIGN asks of a deadline's message: rank, host, round, peer, block."""
-    return [r"rank \d+.*(lost|no progress|deadline|timeout)", re.escape(os.uname().nodename) + r"|host",
-            r"round \d+", r"(peer|rank|from|to) \d+", r"\b(kv|q|state) \[\d+, \d+\)"]
+def file_size_limit(bench):
+    """The disk has room, but writing fails half-way, for files may not grow beyond half of the output."""
+    source = bench.generate(4096)
+    # The signal is ignored so that it is an error of the call, as on a full disk.
+    limited = ["bash", "-c", "trap '' XFSZ; ulimit -f 1024; exec \"$@\"", "bash",
+               *bench.attend(source, "--causal")]
+    # MPI's shared memory is files too, and would meet the limit first: sockets need none.
+    with Job([*MPIRUN, "--mca", "btl", "self,tcp", "-np", str(RANKS), *limited], bench.scratch) as job:
+        bench.expect(job, job.started, 20, FAILED, re.escape(str(bench.out)) + ".*File too large")
+
+
+def peer_lost(rank, peer):
+    """A deadline's message as DESIGN asks for it: rank, host, round, peer, block."""
+    return (rf"rank {rank} \(host \S+\), round \d+: rank {peer} \(host \S+\) .* for [\d.]+ s, "
+            r"while .*(kv|q|state) \[\d+, \d+\)")
 
 
 def mount_small(folder):
@@ -166,7 +170,8 @@ def mount_small(folder):
 
 
 FAULTS = {fault.__name__: fault for fault in
-          (killed_rank, stopped_rank, link_down, differing_flags, truncated_input, full_disk)}
+          (killed_rank, stopped_rank, link_down, differing_flags, truncated_input, full_disk,
+           file_size_limit)}
 
 
 def main():

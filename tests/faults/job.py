@@ -19,7 +19,8 @@ class Fault(AssertionError):
 class Job:
     """Runs `command` in the background with its output in a file."""
 
-    def __init__(self, command, scratch, before_exec=None):
+    def __init__(self, command, scratch):
+        self.ended = None
         self.mark = uuid.uuid4().hex
         self.output_path = pathlib.Path(scratch, f"output-{self.mark}.txt")
         environment = os.environ | {
@@ -30,7 +31,7 @@ class Job:
             self.started = time.monotonic()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
-                start_new_session=True, preexec_fn=before_exec)
+                start_new_session=True)
 
     def __enter__(self):
         return self
@@ -67,17 +68,23 @@ class Job:
 
     def ranks(self):
         """{rank: pid}. A wrapper around the program would have the same variables: the youngest pid is it."""
-        return {int(variables["OMPI_COMM_WORLD_RANK"]): pid for pid, variables in sorted(self.processes().items())
+        processes = sorted(self.processes().items())
+        return {int(variables["OMPI_COMM_WORLD_RANK"]): pid for pid, variables in processes
                 if "OMPI_COMM_WORLD_RANK" in variables}
 
     def wait_until_computing(self, ranks, cpu_seconds, limit=120.0):
-        """Returns {rank: pid} as soon as each rank has used so much CPU time: it is past its start."""
+        """Returns {rank: pid} as soon as the plan is told and each rank has used so much CPU time since then:
+        the rounds have begun."""
+        before = None
         while time.monotonic() < self.started + limit:
             if self.process.poll() is not None:
-                raise Fault(f"the job ended with {self.process.returncode} before the fault:\n{self.output()}")
+                raise Fault(f"it ended with {self.process.returncode} before the fault:\n{self.output()}")
             pids = self.ranks()
-            if len(pids) == ranks and all(cpu_time(pid) >= cpu_seconds for pid in pids.values()):
-                return pids
+            if len(pids) == ranks and "Plan:" in self.output():
+                used = {rank: cpu_time(pid) for rank, pid in pids.items()}
+                before = before or used
+                if all(used[rank] >= before[rank] + cpu_seconds for rank in pids):
+                    return pids
             time.sleep(0.05)
         raise Fault(f"{ranks} ranks were not computing after {limit} s:\n{self.output()}")
 
@@ -87,7 +94,8 @@ class Job:
             code = self.process.wait(limit)
         except subprocess.TimeoutExpired:
             raise Fault(f"the job still lives {limit} s after the fault:\n{self.output()}") from None
-        return (code if code >= 0 else 128 - code), time.monotonic()
+        self.ended = self.ended or time.monotonic()
+        return (code if code >= 0 else 128 - code), self.ended
 
     def survivors(self, grace=5.0):
         """Ranks that outlive the launcher by more than `grace` seconds."""
