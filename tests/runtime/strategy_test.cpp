@@ -116,8 +116,8 @@ TEST(Strategy, FewRanksCutTheBlocksThatTravel) {
   std::uint64_t const kv = 1024 * 2 * (64 + 64) * 2;
   for (std::string_view const name : {"ring", "allgather"}) {
     Plan const plan = make_plan(problem, layouts, name);
-    EXPECT_EQ(plan.rounds(), 5u) << name;  // 4 pieces of 256 tokens, and the last fold
-    EXPECT_EQ(volume(plan).slots.front(), state + 2 * kv / 4) << name;
+    EXPECT_EQ(plan.rounds(), 9u) << name;  // 8 pieces of 128 tokens, and the last fold
+    EXPECT_EQ(volume(plan).slots.front(), state + 2 * kv / 8) << name;
     EXPECT_EQ(volume(plan).sent.front(), kv) << name;
   }
 }
