@@ -53,11 +53,12 @@ PYTHON
 run_suite() {
   local preset=$1 folder=$2
   shift 2
+  mkdir -p "$folder"
   echo "run.sh: building preset $preset"
-  cmake --preset "$preset" -DPLAIT_PYTHON="$plait_python" -DPLAIT_FUZZ="$long" "$@" >"$folder.log" 2>&1 &&
-    cmake --build "$folder" --parallel >>"$folder.log" 2>&1 || {
-    tail -n 60 "$folder.log"
-    summary+=("$preset: the build failed, see $folder.log")
+  cmake --preset "$preset" -DPLAIT_PYTHON="$plait_python" -DPLAIT_FUZZ="$long" "$@" >"$folder/build.log" 2>&1 &&
+    cmake --build "$folder" --parallel >>"$folder/build.log" 2>&1 || {
+    tail -n 60 "$folder/build.log"
+    summary+=("$preset: the build failed, see $folder/build.log")
     failed=1
     return
   }
