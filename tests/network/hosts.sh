@@ -99,12 +99,12 @@ fi
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 # The eager limit and the large sends let an exchange in both directions reach the link's rate; keepalive lets mpirun
-# notice a host that is gone in seconds.
+# notice a host that is gone within 8 seconds, after the deadlines of ranks that are tested here.
 "$work/agent" "${names[0]}" exec "$(printf '%q ' mpirun \
   --mca plm_rsh_agent "$work/agent" --host "$(IFS=,; echo "${slots[*]}")" -np "$((hosts * ranks_per_host))" \
   --mca pml ob1 --mca btl tcp,vader,self --mca btl_tcp_if_include "$subnet.0/24" \
   --mca oob_tcp_if_include "$subnet.0/24" --bind-to none --mca mpi_yield_when_idle 1 \
   --mca btl_tcp_eager_limit 16777216 --mca btl_tcp_max_send_size 16777216 --mca btl_tcp_flags 1 \
   --mca btl_tcp_sndbuf 0 --mca btl_tcp_rcvbuf 0 \
-  --mca oob_tcp_keepalive_time 2 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 2 \
+  --mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3 \
   -x OMP_NUM_THREADS "$@")"
