@@ -4,7 +4,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 plait_packages=(g++ cmake ninja-build libopenmpi-dev openmpi-bin libboost-program-options-dev
-  nlohmann-json3-dev libfmt-dev libxxhash-dev libgtest-dev python3 python3-venv iproute2 nftables)
+  nlohmann-json3-dev libfmt-dev libxxhash-dev libgtest-dev python3 python3-venv iproute2)
 plait_python_packages=(numpy safetensors ml_dtypes)
 
 # missing_packages PACKAGE...: those that are not installed, one per line.

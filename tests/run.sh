@@ -54,6 +54,7 @@ run_suite() {
   local preset=$1 folder=$2
   shift 2
   mkdir -p "$folder"
+  rm -f "$folder/ctest.log" "$folder/junit.xml"  # of an earlier run
   echo "run.sh: building preset $preset"
   cmake --preset "$preset" -DPLAIT_PYTHON="$plait_python" -DPLAIT_FUZZ="$long" "$@" >"$folder/build.log" 2>&1 &&
     cmake --build "$folder" --parallel >>"$folder/build.log" 2>&1 || {

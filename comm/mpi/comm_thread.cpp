@@ -35,9 +35,13 @@ class Once : public Operation {
   std::function<void()> work_;
 };
 
+/// Collective inside MPI: who is missing cannot be asked, so the bound is not the world's timeout, which may
+/// be short.
 class Duplication : public Operation {
  public:
-  Duplication(MPI_Comm parent, std::chrono::milliseconds timeout) : parent_(parent), timeout_(timeout) {}
+  static constexpr auto set_up_time = 60s;
+
+  explicit Duplication(MPI_Comm parent) : parent_(parent) {}
 
   Status poll() override {
     if (request_ == MPI_REQUEST_NULL) {
@@ -50,10 +54,10 @@ class Duplication : public Operation {
       check_mpi(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN));
       return Status::done;
     }
-    if (Clock::now() - started_ > timeout_) {
+    if (Clock::now() - started_ > set_up_time) {
       throw PeerLost(
           fmt::format("a communicator could not be duplicated within {:.1f} s: not every rank takes part",
-                      std::chrono::duration<double>(timeout_).count()));
+                      std::chrono::duration<double>(set_up_time).count()));
     }
     return Status::idle;
   }
@@ -61,7 +65,6 @@ class Duplication : public Operation {
 
  private:
   MPI_Comm parent_;
-  std::chrono::milliseconds timeout_;
   MPI_Comm communicator_ = MPI_COMM_NULL;
   MPI_Request request_ = MPI_REQUEST_NULL;
   Clock::time_point started_;
@@ -71,13 +74,18 @@ class Duplication : public Operation {
 
 World::CommThread::CommThread(MPI_Comm parent, std::chrono::milliseconds timeout)
     : timeout_(timeout), thread_([this] { loop(); }) {
-  communicator_ = duplicate(parent);
-  control_ = duplicate(communicator_);
-  run(std::make_shared<Once>([this] {
-    check_mpi(MPI_Comm_rank(communicator_, &rank_));
-    check_mpi(MPI_Comm_size(communicator_, &size_));
-    liveness_ = std::make_unique<Liveness>(control_, size_, timeout_);
-  }));
+  try {
+    communicator_ = duplicate(parent);
+    control_ = duplicate(communicator_);
+    run(std::make_shared<Once>([this] {
+      check_mpi(MPI_Comm_rank(communicator_, &rank_));
+      check_mpi(MPI_Comm_size(communicator_, &size_));
+      liveness_ = std::make_unique<Liveness>(control_, size_, timeout_);
+    }));
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
 World::CommThread::~CommThread() {
@@ -87,18 +95,22 @@ World::CommThread::~CommThread() {
     free(control_);
     free(communicator_);
   }
+  stop();
+  // Requests of failed and unfinished operations may be pending for ever, and MPI may still write to their
+  // memory: leak it on purpose.
+  if (!failed_.empty()) {
+    (void)liveness_.release();
+    (void)new std::vector<std::shared_ptr<Operation>>(std::move(failed_));
+  }
+}
+
+void World::CommThread::stop() {
   {
     std::lock_guard const lock(mutex_);
     stop_ = true;
   }
   wake_.notify_one();
   thread_.join();
-  if (!clean) {
-    // Requests of failed operations may be pending for ever, and MPI may still write to their memory: leak it
-    // on purpose.
-    (void)liveness_.release();
-    (void)new std::vector<std::shared_ptr<Operation>>(std::move(failed_));
-  }
 }
 
 void World::CommThread::submit(std::shared_ptr<Operation> operation) {
@@ -116,7 +128,7 @@ void World::CommThread::run(std::shared_ptr<Operation> const& operation) {
 }
 
 MPI_Comm World::CommThread::duplicate(MPI_Comm parent) {
-  auto const duplication = std::make_shared<Duplication>(parent, timeout_);
+  auto const duplication = std::make_shared<Duplication>(parent);
   run(duplication);
   return duplication->communicator();
 }
@@ -152,7 +164,10 @@ void World::CommThread::loop() {
       std::unique_lock lock(mutex_);
       auto const pause = back_off(idle, !active.empty());
       if (submitted_.empty() && !stop_ && pause > 0us) wake_.wait_for(lock, pause);
-      if (stop_) return;
+      if (stop_) {  // what is unfinished stays as it is: see the destructor
+        failed_.insert(failed_.end(), active.begin(), active.end());
+        return;
+      }
       if (!submitted_.empty()) idle = 0;
       for (auto& operation : submitted_) active.push_back(std::move(operation));
       submitted_.clear();

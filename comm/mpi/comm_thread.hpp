@@ -34,7 +34,7 @@ class Operation {
 
 class World::CommThread {
  public:
-  /// @param timeout  of the first collective steps; @param parent  is duplicated
+  /// Duplicates `parent`. @param timeout  of waits for other ranks @throws PeerLost
   CommThread(MPI_Comm parent, std::chrono::milliseconds timeout);
   ~CommThread();
   CommThread(CommThread const&) = delete;
@@ -56,6 +56,7 @@ class World::CommThread {
   [[nodiscard]] Liveness& liveness() { return *liveness_; }
 
  private:
+  void stop();
   void loop();
   /// Polls all; returns whether any moved.
   bool poll(std::vector<std::shared_ptr<Operation>>& active);

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <thread>
+#include <future>
 
 #include "attention_case.hpp"
 #include "random_problem.hpp"
@@ -233,11 +233,11 @@ TEST(Attention, SeveralOfOneWorldInterleave) {
     b.run.run(b.attention);
   }
   expect_right();
-  std::thread other([&] {
+  auto other = std::async(std::launch::async, [&] {
     for (int round = 0; round < 10; ++round) b.run.run(b.attention);
   });
   for (int round = 0; round < 10; ++round) a.run.run(a.attention);
-  other.join();
+  other.get();
   expect_right();
 }
 

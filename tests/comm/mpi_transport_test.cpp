@@ -1,0 +1,227 @@
+// The MPI transport: what arrives is what was sent, and what is not as it should be is told.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <future>
+#include <random>
+#include <thread>
+
+#include "plait/comm_error.hpp"
+#include "transport.hpp"
+
+namespace plait {
+namespace {
+
+using namespace std::chrono_literals;
+using Bytes = std::vector<std::byte>;
+
+/// Content that depends on the block and the place.
+std::byte content(std::uint64_t block, std::size_t i) {
+  return static_cast<std::byte>((block * 131 + i * 7 + (i >> 8)) & 0xff);
+}
+
+Bytes filled(std::uint64_t block, std::size_t size) {
+  Bytes bytes(size);
+  for (std::size_t i = 0; i < size; ++i) bytes[i] = content(block, i);
+  return bytes;
+}
+
+/// The memory cut at random places, some pieces empty.
+std::vector<Region> random_cut(Bytes& memory, std::mt19937& random) {
+  std::vector<Region> pieces;
+  for (std::size_t at = 0; at < memory.size();) {
+    std::size_t const size = std::uniform_int_distribution<std::size_t>(0, memory.size() - at)(random);
+    pieces.push_back({memory.data() + at, size});
+    at += size;
+    if (pieces.size() > 20) break;
+  }
+  std::size_t covered = 0;
+  for (Region const& piece : pieces) covered += piece.bytes;
+  pieces.push_back({memory.data() + covered, memory.size() - covered});
+  return pieces;
+}
+
+int neighbour(World const& world, int distance) {
+  return (world.rank() + distance + world.size()) % world.size();
+}
+
+/// Every rank sends to the next one: with one rank, to itself.
+TEST(MpiTransport, RingOfAllSizes) {
+  World world(MPI_COMM_WORLD);
+  std::mt19937 random(static_cast<unsigned>(world.rank()) + 1);
+  for (std::size_t const chunk : {std::size_t{100}, default_chunk_bytes}) {
+    auto const transport = make_mpi_transport(world, chunk);
+    std::uint64_t moved = 0;
+    for (std::size_t const size : {0, 1, 99, 100, 101, 5000, 100000}) {
+      Bytes out = filled(static_cast<std::uint64_t>(world.rank()), size);
+      Bytes in(size);
+      auto const from = neighbour(world, -1);
+      transport->start({.round = size,
+                        .sends = {{.peer = neighbour(world, 1),
+                                   .block = static_cast<std::uint64_t>(world.rank()),
+                                   .pieces = random_cut(out, random)}},
+                        .receives = {{.peer = from,
+                                      .block = static_cast<std::uint64_t>(from),
+                                      .pieces = random_cut(in, random)}}},
+                       nullptr);
+      auto const flights = transport->finish();
+      EXPECT_EQ(in, filled(static_cast<std::uint64_t>(from), size))
+          << size << " bytes in chunks of " << chunk;
+      ASSERT_EQ(flights.size(), 2u);
+      for (Flight const& flight : flights) EXPECT_LE(flight.start, flight.end);
+      moved += size;
+    }
+    Traffic const traffic = transport->traffic();
+    for (int peer = 0; peer < world.size(); ++peer) {
+      auto const p = static_cast<std::size_t>(peer);
+      EXPECT_EQ(traffic.sent[p], peer == neighbour(world, 1) ? moved : 0);
+      EXPECT_EQ(traffic.received[p], peer == neighbour(world, -1) ? moved : 0);
+    }
+  }
+}
+
+/// Random messages between all pairs, several between the same two, rounds without any: drawn alike on all
+/// ranks.
+TEST(MpiTransport, RandomExchanges) {
+  World world(MPI_COMM_WORLD);
+  auto const transport = make_mpi_transport(world, 1000);
+  std::mt19937 random(9);
+  auto const draw = [&](std::size_t most) {
+    return std::uniform_int_distribution<std::size_t>(0, most)(random);
+  };
+  std::vector<std::uint64_t> sent(static_cast<std::size_t>(world.size()));
+  for (std::uint64_t round = 0; round < 30; ++round) {
+    std::vector<Bytes> memory;
+    std::vector<std::pair<std::size_t, std::uint64_t>> arriving;  // memory and block
+    Exchange exchange{.round = round, .sends = {}, .receives = {}};
+    std::size_t const messages = draw(10);
+    memory.reserve(2 * messages);
+    for (std::uint64_t block = 0; block < messages; ++block) {
+      int const from = static_cast<int>(draw(static_cast<std::size_t>(world.size()) - 1));
+      int const to = static_cast<int>(draw(static_cast<std::size_t>(world.size()) - 1));
+      std::size_t const size = draw(4000);
+      std::mt19937 cuts(static_cast<unsigned>(block) + 77);
+      if (from == world.rank()) {
+        exchange.sends.push_back({to, block, random_cut(memory.emplace_back(filled(block, size)), cuts)});
+        sent[static_cast<std::size_t>(to)] += size;
+      }
+      cuts.seed(static_cast<unsigned>(block) + 78);
+      if (to == world.rank()) {
+        exchange.receives.push_back({from, block, random_cut(memory.emplace_back(size), cuts)});
+        arriving.emplace_back(memory.size() - 1, block);
+      }
+    }
+    if (exchange.sends.empty() && exchange.receives.empty()) continue;
+    transport->start(std::move(exchange), nullptr);
+    (void)transport->finish();
+    for (auto const& [at, block] : arriving) EXPECT_EQ(memory[at], filled(block, memory[at].size()));
+  }
+  EXPECT_EQ(transport->traffic().sent, sent);
+}
+
+TEST(MpiTransport, SeveralAtOnceFromSeveralThreads) {
+  World world(MPI_COMM_WORLD);
+  auto const a = make_mpi_transport(world, 1000);
+  auto const b = make_mpi_transport(world, 1000);
+  auto const ring = [&](Transport& transport, std::uint64_t salt) {
+    for (std::uint64_t round = 0; round < 50; ++round) {
+      auto const from = neighbour(world, -1);
+      Bytes out = filled(salt + static_cast<std::uint64_t>(world.rank()), 3000);
+      Bytes in(3000);
+      transport.start({.round = round,
+                       .sends = {{neighbour(world, 1), salt, {{out.data(), out.size()}}}},
+                       .receives = {{from, salt, {{in.data(), in.size()}}}}},
+                      nullptr);
+      (void)transport.finish();
+      EXPECT_EQ(in, filled(salt + static_cast<std::uint64_t>(from), 3000));
+    }
+  };
+  auto other = std::async(std::launch::async, [&] { ring(*b, 500); });
+  ring(*a, 20);
+  other.get();
+}
+
+/// What a receiver hears of a message that is not the one it expects. One rank sends to itself.
+std::string complaint(std::size_t sent_bytes, std::size_t expected_bytes, std::uint64_t sent_block,
+                      std::uint64_t expected_block) {
+  World world(MPI_COMM_SELF, {.timeout = 500ms});
+  auto const transport = make_mpi_transport(world, 1000);
+  transport->name_blocks([](std::uint64_t block) { return "block number " + std::to_string(block); });
+  // A failed exchange may be written to for as long as the process lives.
+  auto const memory = std::make_shared<std::pair<Bytes, Bytes>>(Bytes(sent_bytes), Bytes(expected_bytes));
+  transport->start({.round = 3,
+                    .sends = {{0, sent_block, {{memory->first.data(), sent_bytes}}}},
+                    .receives = {{0, expected_block, {{memory->second.data(), expected_bytes}}}}},
+                   memory);
+  try {
+    (void)transport->finish();
+  } catch (CommError const& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST(MpiTransport, AMessageThatIsNotTheExpectedOneIsNamed) {
+  std::string message = complaint(10, 10, 4, 5);
+  EXPECT_NE(message.find("rank 0 (host "), std::string::npos) << message;
+  EXPECT_NE(message.find("round 3: receiving block number 5 from rank 0"), std::string::npos) << message;
+  EXPECT_NE(message.find("the message is number 0 from there, block number 4 in round 3, 10 bytes"),
+            std::string::npos)
+      << message;
+  message = complaint(10, 20, 4, 4);
+  EXPECT_NE(message.find("block number 4 in round 3, 10 bytes; expected number 0 in round 3, 20 bytes"),
+            std::string::npos)
+      << message;
+  message = complaint(20, 10, 4, 4);
+  EXPECT_NE(message.find("longer than"), std::string::npos) << message;
+  message = complaint(500, 2500, 4, 4);  // the message ends within the first chunk
+  EXPECT_NE(message.find("500 bytes; expected"), std::string::npos) << message;
+}
+
+TEST(MpiTransport, APeerThatIsBusyIsWaitedFor) {
+  World world(MPI_COMM_WORLD, {.timeout = 300ms});
+  auto const transport = make_mpi_transport(world);
+  Bytes out = filled(1, 100);
+  Bytes in(100);
+  if (world.rank() == 0) std::this_thread::sleep_for(1s);  // "computing"
+  transport->start({.round = 0,
+                    .sends = {{neighbour(world, 1), 1, {{out.data(), 100}}}},
+                    .receives = {{neighbour(world, -1), 1, {{in.data(), 100}}}}},
+                   nullptr);
+  EXPECT_NO_THROW((void)transport->finish());
+  EXPECT_EQ(in, out);
+}
+
+TEST(MpiTransport, APeerThatNeverSendsIsNamed) {
+  World world(MPI_COMM_WORLD, {.timeout = 100ms});
+  auto const transport = make_mpi_transport(world);
+  transport->name_blocks([](std::uint64_t block) { return "kv " + std::to_string(block); });
+  auto const memory = std::make_shared<Bytes>(64);
+  transport->start({.round = 7, .sends = {}, .receives = {{neighbour(world, 1), 12, {{memory->data(), 64}}}}},
+                   memory);
+  try {
+    (void)transport->finish();
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (PeerLost const& error) {
+    std::string const message = error.what();
+    std::string const peer = "rank " + std::to_string(neighbour(world, 1)) + " (host ";
+    EXPECT_EQ(message.rfind("rank " + std::to_string(world.rank()) + " (host ", 0), 0u) << message;
+    EXPECT_NE(message.find(", round 7: " + peer), std::string::npos) << message;
+    EXPECT_NE(message.find("while receiving kv 12 from " + peer), std::string::npos) << message;
+    EXPECT_NE(message.find("(64 of 64 bytes outstanding)"), std::string::npos) << message;
+  }
+  // Others may still be in their wait, and count on answers.
+  std::this_thread::sleep_for(500ms);
+}
+
+TEST(MpiTransport, OutOfOrderUseIsALogicError) {
+  World world(MPI_COMM_SELF);
+  auto const transport = make_mpi_transport(world);
+  EXPECT_THROW((void)transport->finish(), std::logic_error);
+  transport->start({}, nullptr);
+  EXPECT_THROW(transport->start({}, nullptr), std::logic_error);
+  EXPECT_TRUE(transport->finish().empty());
+}
+
+}  // namespace
+}  // namespace plait
