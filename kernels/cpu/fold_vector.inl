@@ -33,6 +33,25 @@ inline void store_vector(float* to, Vector value) {
   *reinterpret_cast<LooseVector*>(to) = value;
 }
 
+inline Vector larger(Vector a, Vector b) {
+  return a > b ? a : b;
+}
+inline Vector added(Vector a, Vector b) {
+  return a + b;
+}
+
+/// All lanes combined by halves: four steps for sixteen lanes.
+template <Vector (*combine)(Vector, Vector)>
+inline float across(Vector value) {
+  IntVector lane;
+  for (int i = 0; i < static_cast<int>(lanes); ++i) lane[i] = i;
+#pragma GCC unroll 4
+  for (int distance = static_cast<int>(lanes) / 2; distance > 0; distance /= 2) {
+    value = combine(value, __builtin_shuffle(value, lane ^ distance));
+  }
+  return value[0];
+}
+
 /// 2^x for x ≤ 0, to about one unit in the last place; 0 below 2^−126, NaN for NaN.
 inline Vector exp2_negative(Vector x) {
   constexpr float round_magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer
@@ -279,11 +298,10 @@ class TileFold {
   void soften_row(float* scores, Slice columns, float& m, float& l, float* o) const {
     Vector highest = splat(-infinity);
     for (Index column = columns.begin; column < columns.end; column += lanes) {
-      Vector const s = load_vector(scores + column);
-      highest = s > highest ? s : highest;
+      highest = larger(load_vector(scores + column), highest);
     }
     float reference = m;
-    for (Index i = 0; i < lanes; ++i) reference = std::max(reference, highest[i]);
+    reference = std::max(reference, across<larger>(highest));
     Vector sum{};
     bool const sees = reference != -infinity;
     Vector const shift = splat(sees ? reference : 0.0f);  // no −inf − (−inf): weights of −inf are 0
@@ -299,9 +317,7 @@ class TileFold {
         store_vector(o + d, load_vector(o + d) * kept);
       m = reference;
     }
-    float total = 0.0f;
-    for (Index i = 0; i < lanes; ++i) total += sum[i];
-    l += total;
+    l += across<added>(sum);
   }
 
   FoldItem const& item_;

@@ -7,7 +7,7 @@ namespace plait {
 
 Index pieces_to_travel(Layout const& kv) {
   constexpr Index rounds_wanted = 8;
-  constexpr Index least_tokens = 128;
+  constexpr Index least_tokens = 64;
   Index const hops = kv.ranks() - 1;
   if (hops == 0) return 1;
   Index longest = 0;
