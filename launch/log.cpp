@@ -38,12 +38,6 @@ std::optional<int> launched_rank() {
   return first_number(names);
 }
 
-std::optional<int> launched_local_rank() {
-  constexpr std::array names = {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
-                                "SLURM_LOCALID", "LOCAL_RANK"};
-  return first_number(names);
-}
-
 void log_line(int rank, std::string_view host, std::string_view message) {
   write_line(fmt::format("[rank {} host {}] {}\n", rank, host, message));
 }

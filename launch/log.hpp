@@ -9,8 +9,6 @@ namespace plait {
 
 /// From the launcher's environment (Open MPI, MVAPICH, MPICH, Slurm): nothing without a launcher.
 [[nodiscard]] std::optional<int> launched_rank();
-/// Index among the ranks of this host, likewise; readable before MPI_Init, when a device must be chosen.
-[[nodiscard]] std::optional<int> launched_local_rank();
 
 /// "[rank 2 host node7] MESSAGE" on stderr, in one write.
 void log_line(int rank, std::string_view host, std::string_view message);

@@ -55,32 +55,32 @@ Slice PlanMemory::local_rows(Block const& block) const {
   return {first, first + block.slice.size()};
 }
 
+TensorView PlanMemory::input(TensorView const& resting, Block const& block, Slice heads, Index dim,
+                             SlotId slot, Index elements_before) const {
+  if (slot == at_rest) return resting.rows_of(local_rows(block)).heads_of(heads.begin, heads.end);
+  Shape const& shape = plan_.problem.shape;
+  return dense<void const>(
+      slot_data(slot) + static_cast<std::size_t>(elements_before) * size_bytes(shape.dtype), shape.dtype,
+      shape.batch, block.slice.size(), heads.size(), dim);
+}
+
 TensorView PlanMemory::q(BlockId id, SlotId slot) const {
   Block const& block = plan_.block(id);
-  Shape const& shape = plan_.problem.shape;
-  Slice const heads = q_heads(block);
-  if (slot == at_rest) return tensors_.q.rows_of(local_rows(block)).heads_of(heads.begin, heads.end);
-  return dense<void const>(slot_data(slot), shape.dtype, shape.batch, block.slice.size(), heads.size(),
-                           shape.head_dim);
+  return input(tensors_.q, block, q_heads(block), plan_.problem.shape.head_dim, slot, 0);
 }
 
 TensorView PlanMemory::k(BlockId id, SlotId slot) const {
   Block const& block = plan_.block(id);
-  Shape const& shape = plan_.problem.shape;
-  if (slot == at_rest)
-    return tensors_.k.rows_of(local_rows(block)).heads_of(block.heads.begin, block.heads.end);
-  return dense<void const>(slot_data(slot), shape.dtype, shape.batch, block.slice.size(), block.heads.size(),
-                           shape.head_dim);
+  Slice const heads{block.heads.begin, block.heads.end};
+  return input(tensors_.k, block, heads, plan_.problem.shape.head_dim, slot, 0);
 }
 
 TensorView PlanMemory::v(BlockId id, SlotId slot) const {
   Block const& block = plan_.block(id);
   Shape const& shape = plan_.problem.shape;
-  if (slot == at_rest)
-    return tensors_.v.rows_of(local_rows(block)).heads_of(block.heads.begin, block.heads.end);
-  Index const keys = shape.batch * block.slice.size() * block.heads.size() * shape.head_dim;
-  return dense<void const>(slot_data(slot) + static_cast<std::size_t>(keys) * size_bytes(shape.dtype),
-                           shape.dtype, shape.batch, block.slice.size(), block.heads.size(), shape.value_dim);
+  Slice const heads{block.heads.begin, block.heads.end};
+  Index const keys = shape.batch * block.slice.size() * heads.size() * shape.head_dim;
+  return input(tensors_.v, block, heads, shape.value_dim, slot, keys);
 }
 
 StateView PlanMemory::state(BlockId id, SlotId slot) const {

@@ -39,6 +39,9 @@ class PlanMemory {
   [[nodiscard]] std::shared_ptr<void> keep_alive() const { return arena_; }
 
  private:
+  /// A block of an input: part of the `resting` tensor, or dense in a slot after so many elements.
+  [[nodiscard]] TensorView input(TensorView const& resting, Block const& block, Slice heads, Index dim,
+                                 SlotId slot, Index elements_before) const;
   [[nodiscard]] std::byte* slot_data(SlotId slot) const {
     return arena_->data() + offsets_[static_cast<std::size_t>(slot)];
   }

@@ -10,7 +10,7 @@ namespace plait {
 
 /// How often a rank's key/value blocks are cut, so that a plan in which they travel has about 8 rounds even
 /// for few ranks: the first fold of a block then waits for a piece of it, not for all, and slots hold pieces.
-/// 1 from 9 ranks on, and where pieces would have fewer than 64 tokens (the folds' key block).
+/// 1 from 9 ranks on, and where pieces would have fewer than 64 tokens: too little work for a fold.
 [[nodiscard]] Index pieces_to_travel(Layout const& kv);
 
 /// Builds a plan in rounds, all ranks side by side. Slots are virtual until `finish`: a free one is reused
