@@ -11,7 +11,7 @@ ranks() { mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -np 
 
 echo "# Measured on CPUs"
 echo
-echo "$(date --utc +%F), commit $(git rev-parse --short HEAD), $(lscpu | sed -n 's/^Model name: *//p'), $(nproc) hardware threads,"
+echo "$(date --utc +%F), commit $(git rev-parse --short HEAD), $(lscpu | sed -n 's/^Model name: *//p'), $(nproc --all) hardware threads,"
 echo "$(g++ --version | head -n 1), $(mpirun --version | head -n 1). Made by \`bash bench/results.sh\`."
 echo
 echo "## Errors against the fp64 oracle"
@@ -40,7 +40,8 @@ echo
 echo '```'
 for fault in killed_rank stopped_rank link_down differing_flags truncated_input full_disk file_size_limit; do
   printf '%s: ' "$fault"
-  ctest --test-dir build -V -R "^faults.$fault\$" | sed -n 's/^[0-9]*: \(ended.*\|skipped.*\|hosts.sh: skipped.*\)/\1/p'
+  ctest --test-dir build -V -R "^faults.$fault\$" |
+    sed -n 's/^[0-9]*: \(ended.*\|skipped.*\|hosts.sh: skipped.*\)/\1/p' | sed 's|/[^ ]*/plait-fault-[^/]*/||g'
 done
 echo '```'
 echo
