@@ -77,7 +77,7 @@ struct World::Impl {
 
   std::vector<std::vector<std::byte>> gather(std::vector<std::byte> mine, std::string const& what) {
     std::string const who = fmt::format("{}: {}", describe(thread.rank()), what);
-    auto const gathering = std::make_shared<Gathering>(thread, std::move(mine), who,
+    auto const gathering = std::make_shared<Gathering>(thread, thread.communicator(), std::move(mine), who,
                                                        [this](int peer) { return describe(peer); });
     thread.run(gathering);
     return gathering->take();

@@ -108,7 +108,7 @@ std::uint64_t Attention::scratch_bytes() const {
 RunReport Attention::run(LocalTensors const& tensors) {
   impl_->require_tensors(tensors);
   Traffic const before = impl_->transport->traffic();
-  impl_->world.barrier("the start of the run");
+  impl_->transport->barrier("the start of the run");
   RunReport report = impl_->executor->run(tensors, std::chrono::steady_clock::now());
   impl_->count_traffic(before, report);
   return report;

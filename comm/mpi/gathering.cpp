@@ -12,7 +12,7 @@
 namespace plait {
 namespace {
 
-constexpr int tag = 0;
+constexpr int tag = 1;  // a transport's messages, on the same communicator, have another
 
 std::vector<std::byte> pack(std::vector<std::vector<std::byte>> const& parts) {
   std::vector<std::byte> packed;
@@ -41,9 +41,10 @@ std::vector<std::vector<std::byte>> unpack(std::span<std::byte const> packed) {
 
 }  // namespace
 
-Gathering::Gathering(World::CommThread& thread, std::vector<std::byte> mine, std::string what,
-                     std::function<std::string(int)> describe_peer)
+Gathering::Gathering(World::CommThread& thread, MPI_Comm communicator, std::vector<std::byte> mine,
+                     std::string what, std::function<std::string(int)> describe_peer)
     : thread_(thread),
+      communicator_(communicator),
       what_(std::move(what)),
       describe_peer_(std::move(describe_peer)),
       patience_(thread.liveness()),
@@ -74,15 +75,15 @@ void Gathering::send(int peer, std::vector<std::byte> const& bytes) {
   if (bytes.size() > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
     throw CommError(fmt::format("{}: {} bytes are too many to gather", what_, bytes.size()));
   }
-  check_mpi(MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, peer, tag,
-                      thread_.communicator(), &sends_.emplace_back(MPI_REQUEST_NULL)));
+  check_mpi(MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, peer, tag, communicator_,
+                      &sends_.emplace_back(MPI_REQUEST_NULL)));
 }
 
 bool Gathering::receive(int peer, std::vector<std::byte>& into) {
   int arrived = 0;
   MPI_Message message = MPI_MESSAGE_NULL;
   MPI_Status status;
-  check_mpi(MPI_Improbe(peer, tag, thread_.communicator(), &arrived, &message, &status));
+  check_mpi(MPI_Improbe(peer, tag, communicator_, &arrived, &message, &status));
   if (arrived == 0) return false;
   int length = 0;
   check_mpi(MPI_Get_count(&status, MPI_BYTE, &length));

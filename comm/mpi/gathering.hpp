@@ -11,8 +11,9 @@ namespace plait {
 
 class Gathering : public Operation {
  public:
+  /// @param communicator  on which no other gathering goes on at the same time
   /// @param describe_peer  "rank 3 (host b)"
-  Gathering(World::CommThread& thread, std::vector<std::byte> mine, std::string what,
+  Gathering(World::CommThread& thread, MPI_Comm communicator, std::vector<std::byte> mine, std::string what,
             std::function<std::string(int)> describe_peer);
   Status poll() override;
   /// Every rank's bytes; after the end.
@@ -29,6 +30,7 @@ class Gathering : public Operation {
   void give_up_on_lost();
 
   World::CommThread& thread_;
+  MPI_Comm communicator_;
   std::string what_;
   std::function<std::string(int)> describe_peer_;
   Patience patience_;

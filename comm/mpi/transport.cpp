@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "exchange.hpp"
+#include "gathering.hpp"
 
 namespace plait {
 namespace {
@@ -48,6 +49,12 @@ class MpiTransport : public Transport {
     done_.get();
     exchange->add_traffic(traffic_);
     return exchange->flights();
+  }
+
+  void barrier(std::string const& what) override {
+    world_.thread().run(std::make_shared<Gathering>(world_.thread(), communicator_, std::vector<std::byte>{},
+                                                    fmt::format("{}: {}", naming_.peer(world_.rank()), what),
+                                                    naming_.peer));
   }
 
   Traffic traffic() const override { return traffic_; }

@@ -125,6 +125,7 @@ TEST(MpiTransport, SeveralAtOnceFromSeveralThreads) {
   auto const b = make_mpi_transport(world, 1000);
   auto const ring = [&](Transport& transport, std::uint64_t salt) {
     for (std::uint64_t round = 0; round < 50; ++round) {
+      if (round % 10 == 0) transport.barrier("a test");
       auto const from = neighbour(world, -1);
       Bytes out = filled(salt + static_cast<std::uint64_t>(world.rank()), 3000);
       Bytes in(3000);

@@ -71,6 +71,10 @@ class Transport {
   /// error
   virtual std::vector<Flight> finish() = 0;
 
+  /// Returns when every rank has called it; between exchanges. @param what  names it in an error
+  /// @throws PeerLost, CommError
+  virtual void barrier(std::string const& what) = 0;
+
   /// Payload bytes moved since construction.
   [[nodiscard]] virtual Traffic traffic() const = 0;
 };

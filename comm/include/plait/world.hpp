@@ -46,7 +46,8 @@ class [[nodiscard]] World {
   [[nodiscard]] Place const& place() const;                ///< this rank's
   [[nodiscard]] std::chrono::milliseconds timeout() const;
 
-  /// Every rank's bytes, in rank order; lengths may differ. Collective. @throws PeerLost, CommError
+  /// Every rank's bytes, in rank order; lengths may differ. Collective, one at a time.
+  /// @throws PeerLost, CommError
   /// @param what  names the exchange in an error ("agreement on the plan")
   [[nodiscard]] std::vector<std::vector<std::byte>> all_gather(std::span<std::byte const> mine,
                                                                std::string const& what) const;
