@@ -45,7 +45,9 @@ po::options_description attend_flags() {
       "compare with an fp64 oracle: ROWS evenly spread rows, or as many as are quick; exit code 3 if the "
       "error is "
       "above the tolerance (the output is kept)")("repeat", text("N"), "runs to time (default 1)")(
-      "timeout", text("SECONDS"), "longest wait without progress before the job ends (default 60)");
+      "timeout", text("SECONDS"),
+      "longest wait for a rank that gives no sign of life (default 60); ten times that for one that is alive "
+      "but does not do its part");
   po::options_description output("Reports");
   output.add_options()("json", text("FILE|-"), "the report as JSON; with - stdout carries nothing else")(
       "trace", text("FILE"), "what each rank did when, as Chrome trace JSON (ui.perfetto.dev)")("help,h",

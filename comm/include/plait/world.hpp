@@ -24,7 +24,9 @@ struct Place {
 };
 
 struct WorldOptions {
-  /// How long any wait may go on without progress before PeerLost.
+  /// How long a wait may go on without progress and without a sign of life from the peer before PeerLost.
+  /// Silent peers are asked, and answer also while they compute; one that answers but does not do its part is
+  /// waited for ten times as long.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
 };
 
