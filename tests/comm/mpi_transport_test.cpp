@@ -180,11 +180,11 @@ TEST(MpiTransport, AMessageThatIsNotTheExpectedOneIsNamed) {
 }
 
 TEST(MpiTransport, APeerThatIsBusyIsWaitedFor) {
-  World world(MPI_COMM_WORLD, {.timeout = 300ms});
+  World world(MPI_COMM_WORLD, {.timeout = 600ms});
   auto const transport = make_mpi_transport(world);
   Bytes out = filled(1, 100);
   Bytes in(100);
-  if (world.rank() == 0) std::this_thread::sleep_for(1s);  // "computing"
+  if (world.rank() == 0) std::this_thread::sleep_for(1500ms);  // "computing"
   transport->start({.round = 0,
                     .sends = {{neighbour(world, 1), 1, {{out.data(), 100}}}},
                     .receives = {{neighbour(world, -1), 1, {{in.data(), 100}}}}},
@@ -194,7 +194,7 @@ TEST(MpiTransport, APeerThatIsBusyIsWaitedFor) {
 }
 
 TEST(MpiTransport, APeerThatNeverSendsIsNamed) {
-  World world(MPI_COMM_WORLD, {.timeout = 100ms});
+  World world(MPI_COMM_WORLD, {.timeout = 250ms});
   auto const transport = make_mpi_transport(world);
   transport->name_blocks([](std::uint64_t block) { return "kv " + std::to_string(block); });
   auto const memory = std::make_shared<Bytes>(64);
@@ -212,7 +212,7 @@ TEST(MpiTransport, APeerThatNeverSendsIsNamed) {
     EXPECT_NE(message.find("(64 of 64 bytes outstanding)"), std::string::npos) << message;
   }
   // Others may still be in their wait, and count on answers.
-  std::this_thread::sleep_for(500ms);
+  std::this_thread::sleep_for(1s);
 }
 
 TEST(MpiTransport, OutOfOrderUseIsALogicError) {

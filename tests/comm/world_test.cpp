@@ -82,18 +82,18 @@ TEST(World, LivesBesideTheProgramsOwnTrafficAndOnParts) {
 
 /// A rank that computes for longer than the timeout is alive: its communication thread says so.
 TEST(World, ABusyRankIsWaitedFor) {
-  World world(MPI_COMM_WORLD, {.timeout = 300ms});
-  if (world.rank() == world.size() - 1) std::this_thread::sleep_for(1s);
+  World world(MPI_COMM_WORLD, {.timeout = 600ms});
+  if (world.rank() == world.size() - 1) std::this_thread::sleep_for(1500ms);
   EXPECT_NO_THROW(world.barrier("a test"));
 }
 
 /// But not for ever: after `patience` timeouts the wait ends, and names who is missing.
 TEST(World, ARankThatNeverComesIsNamed) {
-  World world(MPI_COMM_WORLD, {.timeout = 100ms});
+  World world(MPI_COMM_WORLD, {.timeout = 250ms});
   if (world.size() == 1) return;  // no one to miss
   auto const start = Clock::now();
   if (world.rank() == world.size() - 1) {
-    std::this_thread::sleep_for(Patience::patience * 100ms + 1s);
+    std::this_thread::sleep_for(Patience::patience * 250ms + 1s);
     return;
   }
   try {
