@@ -148,6 +148,11 @@ void World::CommThread::free(MPI_Comm communicator) {
   }));
 }
 
+void World::CommThread::fail(std::shared_ptr<Operation> const& operation) {
+  failed_.push_back(operation);
+  operation->promise_.set_exception(std::current_exception());
+}
+
 bool World::CommThread::poll(std::vector<std::shared_ptr<Operation>>& active) {
   bool moved = liveness_ && liveness_->poll();
   std::erase_if(active, [&](std::shared_ptr<Operation> const& operation) {
@@ -155,9 +160,12 @@ bool World::CommThread::poll(std::vector<std::shared_ptr<Operation>>& active) {
       Operation::Status const status = operation->poll();
       moved = moved || status != Operation::Status::idle;
       if (status != Operation::Status::done) return false;
+    } catch (PeerLost const&) {
+      peer_lost_ = true;
+      fail(operation);
+      return true;
     } catch (...) {
-      failed_.push_back(operation);
-      operation->promise_.set_exception(std::current_exception());
+      fail(operation);
       return true;
     }
     operation->promise_.set_value();

@@ -2,6 +2,7 @@
 // moves.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <future>
@@ -52,12 +53,16 @@ class World::CommThread {
   [[nodiscard]] MPI_Comm communicator() const { return communicator_; }
   [[nodiscard]] int rank() const { return rank_; }
   [[nodiscard]] int size() const { return size_; }
+  /// Whether an operation has given up on a peer.
+  [[nodiscard]] bool peer_lost() const { return peer_lost_; }
   /// For operations, on the communication thread.
   [[nodiscard]] Liveness& liveness() { return *liveness_; }
 
  private:
   void stop();
   void loop();
+  /// Keeps the operation, and hands the exception in flight to whoever waits for it.
+  void fail(std::shared_ptr<Operation> const& operation);
   /// Polls all; returns whether any moved.
   bool poll(std::vector<std::shared_ptr<Operation>>& active);
 
@@ -68,6 +73,7 @@ class World::CommThread {
   int size_ = 1;
   std::unique_ptr<Liveness> liveness_;
   std::vector<std::shared_ptr<Operation>> failed_;
+  std::atomic<bool> peer_lost_ = false;
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -66,6 +66,9 @@ for ((i = 0; i < hosts; ++i)); do
   ip -n "$name" link set lo up
   ip -n "$name" addr add "$subnet.$((i + 1))/24" dev eth0
   ip -n "$name" link set eth0 up
+  # mpirun's keepalive probes an idle connection only; with data under way to a host that is gone, TCP itself must give
+  # up, after seconds and not its usual quarter of an hour.
+  ip netns exec "$name" sysctl -q -w net.ipv4.tcp_retries2=5
   # Both ends: what leaves the host, and what the bridge sends to it.
   tc -n "$name" qdisc add dev eth0 root tbf rate "$rate" burst 256kb latency 50ms || exit 1
   tc qdisc add dev "plv$id-$i" root tbf rate "$rate" burst 256kb latency 50ms || exit 1

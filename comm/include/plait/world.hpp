@@ -57,7 +57,9 @@ class [[nodiscard]] World {
   /// Returns when every rank has called it. @throws PeerLost
   void barrier(std::string const& what) const;
 
-  /// Ends the whole job: MPI_Abort, then _exit(exit_code) after a grace period. Never returns.
+  /// Ends the whole job: MPI_Abort, then _exit(exit_code) after a grace period; at once, without MPI_Abort,
+  /// when a peer has been lost, for a launcher that cannot reach it may hang. Never returns, and runs no
+  /// destructors.
   [[noreturn]] void abort(int exit_code) const noexcept;
 
   class CommThread;
