@@ -39,13 +39,17 @@ class Job:
     def __exit__(self, *_):
         """Leaves nothing behind, however the test went: first the launcher, so that it starts no more."""
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for pid in self.processes():
+            self.process.terminate()
+        for pid in set(self.processes()) - {self.process.pid}:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        try:
+            self.process.wait(timeout=20)  # a script that made hosts for the job takes them down
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def output(self):
         return self.output_path.read_text(errors="replace")
