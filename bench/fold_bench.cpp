@@ -49,7 +49,12 @@ class FoldRun {
     v_ = random_tensor(setting.dtype, n * setting.kv_heads * setting.value_dim, random);
     band_ = {.q = {0, n}, .kv = {0, n}};
     if (setting.causal) band_.hi = 0;
-    plan_ = device_->prepare({0, n}, {0, n}, std::span(&band_, 1), setting.dim, setting.value_dim);
+    plan_ = device_->prepare({.q = {0, n},
+                              .kv = {0, n},
+                              .bands = std::span(&band_, 1),
+                              .dtype = setting.dtype,
+                              .head_dim = setting.dim,
+                              .value_dim = setting.value_dim});
     memory_ = device_->allocate(state_bytes(1, setting.heads, n, setting.value_dim));
   }
 
@@ -71,7 +76,7 @@ class FoldRun {
     std::vector<std::byte> out(static_cast<std::size_t>(n * setting_.heads * setting_.value_dim) *
                                size_bytes(setting_.dtype));
     auto const all = dense<void>(out.data(), setting_.dtype, 1, n, setting_.heads, setting_.value_dim);
-    device_->finish(state(), all, nullptr, 0, 0);
+    device_->finish(state(), {.out = all});
     Index const rows = std::min<Index>(32, n);
     OracleInput input{.q = every(q(), n / rows, rows),
                       .kv_tokens = n,

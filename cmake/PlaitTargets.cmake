@@ -5,12 +5,15 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 
 add_library(plait_options INTERFACE)
 target_compile_features(plait_options INTERFACE cxx_std_20)
-target_compile_options(plait_options INTERFACE
+set(warnings
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
   # GCC 12 sees overlaps where strings are joined (its bug 105651).
-  -Wno-restrict
-  # Not under sanitizers: their checks confuse GCC's flow analysis into warnings about the standard library.
-  $<$<AND:$<BOOL:${PLAIT_WERROR}>,$<NOT:$<BOOL:${PLAIT_SANITIZE}>>>:-Werror>)
+  -Wno-restrict)
+# Not under sanitizers: their checks confuse GCC's flow analysis into warnings about the standard library.
+if(PLAIT_WERROR AND NOT PLAIT_SANITIZE)
+  list(APPEND warnings -Werror)
+endif()
+target_compile_options(plait_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>")
 if(PLAIT_SANITIZE)
   target_compile_options(plait_options INTERFACE
     -fsanitize=${PLAIT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)

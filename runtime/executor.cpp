@@ -18,7 +18,12 @@ Executor::Executor(Plan const& plan, int rank, Device& device, Transport& transp
     if (prepared) continue;
     Slice const q = plan.block(step.q).slice;
     Slice const kv = plan.block(step.kv).slice;
-    prepared = device.prepare(q, kv, plan.problem.mask.restricted(q, kv), shape.head_dim, shape.value_dim);
+    prepared = device.prepare({.q = q,
+                               .kv = kv,
+                               .bands = plan.problem.mask.restricted(q, kv),
+                               .dtype = shape.dtype,
+                               .head_dim = shape.head_dim,
+                               .value_dim = shape.value_dim});
   }
 }
 
@@ -89,8 +94,10 @@ void Executor::merge(Merge const& step) {
 }
 
 void Executor::finish(Finish const& step) {
-  device_.finish(memory_.state(step.state, step.slot), memory_.out(step.state), memory_.lse(step.state),
-                 memory_.lse_batch_stride(), memory_.lse_head_stride());
+  device_.finish(memory_.state(step.state, step.slot), {.out = memory_.out(step.state),
+                                                        .lse = memory_.lse(step.state),
+                                                        .lse_batch_stride = memory_.lse_batch_stride(),
+                                                        .lse_head_stride = memory_.lse_head_stride()});
 }
 
 template <class Work>

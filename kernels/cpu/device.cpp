@@ -8,6 +8,7 @@
 #include <limits>
 #include <new>
 #include <numbers>
+#include <utility>
 
 #include "fold_path.hpp"
 #include "plait/cpu_device.hpp"
@@ -37,6 +38,7 @@ class CpuMemory : public DeviceMemory {
 struct CpuFoldPlan : FoldPlan {
   explicit CpuFoldPlan(TileList tiles) : list(std::move(tiles)) {}
   std::size_t bytes() const override { return sizeof *this + list.bytes(); }
+  std::string kernel() const override { return "cpu"; }
   TileList list;
 };
 
@@ -111,20 +113,19 @@ class CpuDevice : public Device {
 
   std::size_t scratch_bytes() const override { return scratch_ ? scratch_->bytes() : 0; }
 
-  std::unique_ptr<FoldPlan> prepare(Slice q, Slice kv, std::span<Band const> bands, Index head_dim,
-                                    Index value_dim) override {
+  std::unique_ptr<FoldPlan> prepare(FoldShape const& shape) override {
     constexpr Index largest = 512;
-    if (head_dim < 1 || head_dim > largest || value_dim < 1 || value_dim > largest) {
-      throw Unsupported(
-          fmt::format("head dimensions {} and {}: the CPU folds 1 to {}", head_dim, value_dim, largest));
+    if (shape.head_dim < 1 || shape.head_dim > largest || shape.value_dim < 1 || shape.value_dim > largest) {
+      throw Unsupported(fmt::format("head dimensions {} and {}: the CPU folds 1 to {}", shape.head_dim,
+                                    shape.value_dim, largest));
     }
-    std::size_t const floats = path_.scratch_floats(head_dim, value_dim);
+    std::size_t const floats = path_.scratch_floats(shape.head_dim, shape.value_dim);
     std::size_t const per_thread = (floats * sizeof(float) + alignment - 1) / alignment * alignment;
     if (per_thread > scratch_per_thread_) {
       scratch_per_thread_ = per_thread;
       scratch_ = std::make_unique<CpuMemory>(per_thread * static_cast<std::size_t>(threads_));
     }
-    return std::make_unique<CpuFoldPlan>(make_tile_list(q, kv, bands, cpu::tile_rows));
+    return std::make_unique<CpuFoldPlan>(make_tile_list(shape.q, shape.kv, shape.bands, cpu::tile_rows));
   }
 
   void fold(FoldPlan const& plan, FoldOperands const& operands) override {
@@ -148,6 +149,7 @@ class CpuDevice : public Device {
                   .kv_head = item % operands.k.heads,
                   .scratch = scratch});
     }
+    if (operands.output) finish(operands.state, *operands.output);
   }
 
   void merge(StateView from, StateView into, Start start) override {
@@ -170,8 +172,8 @@ class CpuDevice : public Device {
     }
   }
 
-  void finish(StateView state, MutableTensorView out, float* lse, Index lse_batch_stride,
-              Index lse_head_stride) override {
+  void finish(StateView state, Output const& output) override {
+    MutableTensorView const& out = output.out;
     Index const lanes = state.batch * state.heads;
 #pragma omp parallel for collapse(2) num_threads(threads_)
     for (Index lane = 0; lane < lanes; ++lane) {
@@ -187,9 +189,9 @@ class CpuDevice : public Device {
           std::memset(out.at(b, row, head), 0,
                       static_cast<std::size_t>(state.value_dim) * size_bytes(out.dtype));
         }
-        if (lse == nullptr) continue;
+        if (output.lse == nullptr) continue;
         // In double: rounded once, though m and log2(l) may cancel.
-        lse[b * lse_batch_stride + head * lse_head_stride + row] =
+        output.lse[b * output.lse_batch_stride + head * output.lse_head_stride + row] =
             sees ? static_cast<float>(std::numbers::ln2 * (static_cast<double>(state.m[at]) +
                                                            std::log2(static_cast<double>(state.l[at]))))
                  : -infinity;
@@ -197,7 +199,25 @@ class CpuDevice : public Device {
     }
   }
 
-  void synchronize() override {}  // every call above returns when its work is done
+  void upload(std::span<std::byte const> from, std::byte* to) override {
+    std::memcpy(to, from.data(), from.size());
+  }
+  void download(std::byte const* from, std::span<std::byte> to) override {
+    std::memcpy(to.data(), from, to.size());
+  }
+
+  // Every call above returns when its work is done.
+  void* stream() const override {
+    return nullptr;
+  }
+  std::size_t mark() override {
+    marks_.push_back(std::chrono::steady_clock::now());
+    return marks_.size() - 1;
+  }
+  std::vector<std::chrono::steady_clock::time_point> take_marks() override {
+    return std::exchange(marks_, {});
+  }
+  void synchronize() override {}
 
  private:
   void clear(StateView const& state) const {
@@ -215,6 +235,7 @@ class CpuDevice : public Device {
   int threads_;
   std::size_t scratch_per_thread_ = 0;
   std::unique_ptr<CpuMemory> scratch_;
+  std::vector<std::chrono::steady_clock::time_point> marks_;
 };
 
 }  // namespace

@@ -110,7 +110,12 @@ class CpuFold : public testing::TestWithParam<Path> {
   void fold(Device& device, Tensors const& tensors, std::vector<Band> const& bands, Slice keys,
             StateView state, Start start) const {
     MutableTensorView const q = tensors.q.view();
-    auto const plan = device.prepare({0, q.rows}, keys, bands, q.dim, tensors.v.view().dim);
+    auto const plan = device.prepare({.q = {0, q.rows},
+                                      .kv = keys,
+                                      .bands = bands,
+                                      .dtype = q.dtype,
+                                      .head_dim = q.dim,
+                                      .value_dim = tensors.v.view().dim});
     device.fold(*plan, {.q = q,
                         .k = tensors.k.view().rows_of(keys),
                         .v = tensors.v.view().rows_of(keys),
@@ -120,7 +125,10 @@ class CpuFold : public testing::TestWithParam<Path> {
   }
 
   void finish(Device& device, Tensors& tensors, StateView state) const {
-    device.finish(state, tensors.out.view(), tensors.lse.data(), state.heads * state.rows, state.rows);
+    device.finish(state, {.out = tensors.out.view(),
+                          .lse = tensors.lse.data(),
+                          .lse_batch_stride = state.heads * state.rows,
+                          .lse_head_stride = state.rows});
   }
 
   static void expect_oracle(Case const& shape, Tensors const& tensors,
@@ -361,7 +369,10 @@ TEST(CpuDevice, FinishOfTheIdentityIsZeroAndMinusInfinity) {
   std::vector<float> out(2 * 3 * 4, nan);
   std::vector<float> lse(2 * 3, nan);
   StateView const identity{.batch = 1, .heads = 3, .rows = 2, .value_dim = 4};
-  device->finish(identity, dense<void>(out.data(), DType::f32, 1, 2, 3, 4), lse.data(), 6, 2);
+  device->finish(identity, {.out = dense<void>(out.data(), DType::f32, 1, 2, 3, 4),
+                            .lse = lse.data(),
+                            .lse_batch_stride = 6,
+                            .lse_head_stride = 2});
   EXPECT_EQ(out, std::vector<float>(out.size(), 0.0f));
   EXPECT_EQ(lse, std::vector<float>(lse.size(), -infinity));
 }
@@ -376,10 +387,11 @@ TEST(CpuDevice, RefusesWhatItCannotDoByName) {
     return "nothing was thrown";
   };
   auto const device = make_cpu_device({.threads = 1});
-  EXPECT_NE(message_of([&] {
-              (void)device->prepare({0, 1}, {0, 1}, {}, 513, 64);
-            }).find("513"),
-            std::string::npos);
+  EXPECT_NE(
+      message_of([&] {
+        (void)device->prepare({.q = {0, 1}, .kv = {0, 1}, .bands = {}, .head_dim = 513, .value_dim = 64});
+      }).find("513"),
+      std::string::npos);
   ::setenv("PLAIT_CPU_ISA", "mmx", 1);
   std::string const message = message_of([] { (void)make_cpu_device(); });
   ::unsetenv("PLAIT_CPU_ISA");

@@ -1,11 +1,14 @@
 // One device: the memory, the folds, merges and finishes of one rank. No MPI, no NCCL.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "plait/band.hpp"
 #include "plait/state.hpp"
@@ -22,11 +25,32 @@ class Unsupported : public std::runtime_error {
 /// Whether an operation reads the state it writes, or starts from the identity (−inf, 0, 0).
 enum class Start : std::uint8_t { identity, carried };
 
+/// What of a fold is known before it runs.
+struct FoldShape {
+  Slice q;                      ///< the query block's rows, global
+  Slice kv;                     ///< the key/value block's rows, global
+  std::span<Band const> bands;  ///< disjoint, in global positions; parts outside q × kv are ignored
+  DType dtype = DType::f32;
+  Index head_dim = 0;
+  Index value_dim = 0;
+  bool finishes = false;  ///< the fold writes the output: rows without a key are visited too
+};
+
 /// A fold's static part, prepared once per plan: its tile list, in the device's memory. Opaque to callers.
 class FoldPlan {
  public:
   virtual ~FoldPlan() = default;
-  [[nodiscard]] virtual std::size_t bytes() const = 0;  ///< memory that it owns
+  [[nodiscard]] virtual std::size_t bytes() const = 0;   ///< memory that it owns
+  [[nodiscard]] virtual std::string kernel() const = 0;  ///< for people: which kernel will run
+};
+
+/// Where finished rows go: out = O / l, lse = ln 2 · (m + log2 l).
+struct Output {
+  MutableTensorView out;  ///< [batch, rows, q_heads, value_dim], of any dtype
+  float* lse =
+      nullptr;  ///< element (b, h, row) at lse[b · lse_batch_stride + h · lse_head_stride + row]; or null
+  Index lse_batch_stride = 0;
+  Index lse_head_stride = 0;
 };
 
 /// A fold's operands. q: [batch, rows, q_heads, head_dim]; k: [batch, keys, kv_heads, head_dim];
@@ -39,6 +63,9 @@ struct FoldOperands {
   StateView state;
   Start start = Start::carried;
   float scale = 1.0f;  ///< multiplies q·k before the softmax (natural exponent)
+  /// Set iff the prepared fold `finishes`: the rows are rounded once to the output instead of to the state,
+  /// which is left in an unspecified condition.
+  std::optional<Output> output = std::nullopt;
 };
 
 /// Memory of a device, owned. Freed when destroyed.
@@ -62,13 +89,13 @@ class Device {
   /// Memory that the device itself holds for scratch; fixed after the first prepare of a shape.
   [[nodiscard]] virtual std::size_t scratch_bytes() const = 0;
 
-  /// Prepares the fold of blocks q × kv (global slices) under `bands`; bands outside are ignored.
+  /// Chooses the kernel and makes its tile list.
   /// @throws Unsupported if no kernel exists for the head dimensions
-  [[nodiscard]] virtual std::unique_ptr<FoldPlan> prepare(Slice q, Slice kv, std::span<Band const> bands,
-                                                          Index head_dim, Index value_dim) = 0;
+  [[nodiscard]] virtual std::unique_ptr<FoldPlan> prepare(FoldShape const& shape) = 0;
 
   /// state ← (identity or state) ⊕ attention(q, k, v) under the prepared bands. With Start::identity every
   /// row of the state is written; with Start::carried rows that see no key are neither read nor written.
+  /// With an output, every row of it is written.
   virtual void fold(FoldPlan const& plan, FoldOperands const& operands) = 0;
 
   /// into ← (identity or into) ⊕ from, row by row. The states have the same shape.
@@ -77,12 +104,22 @@ class Device {
   /// out = O / l rounded once to out's dtype, lse = ln 2 · (m + log2 l); rows that saw no key: out 0, lse
   /// −inf.
   /// @param state  a null `m` stands for the identity in every row
-  /// @param out  [batch, rows, heads, value_dim]
-  /// @param lse  element (b, h, row) at lse[b · lse_batch_stride + h · lse_head_stride + row]; or null
-  virtual void finish(StateView state, MutableTensorView out, float* lse, Index lse_batch_stride,
-                      Index lse_head_stride) = 0;
+  virtual void finish(StateView state, Output const& output) = 0;
 
-  /// Returns when all work given so far is done.
+  /// Copies between the host's memory and the device's, after the work given so far; the host's memory may be
+  /// changed or read when the call returns. `from` or `to` is the device's.
+  virtual void upload(std::span<std::byte const> from, std::byte* to) = 0;
+  virtual void download(std::byte const* from, std::span<std::byte> to) = 0;
+
+  /// The cudaStream_t that its work is queued on; null where calls return when their work is done.
+  [[nodiscard]] virtual void* stream() const = 0;
+
+  /// Notes when the work given so far will have been done. @returns the mark's index
+  virtual std::size_t mark() = 0;
+  /// The time of every mark since the last call, in order; waits for them.
+  [[nodiscard]] virtual std::vector<std::chrono::steady_clock::time_point> take_marks() = 0;
+
+  /// Returns when all work given so far is done. @throws std::runtime_error if some of it failed
   virtual void synchronize() = 0;
 };
 

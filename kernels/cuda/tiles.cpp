@@ -1,0 +1,79 @@
+#include "tiles.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace plait::cuda {
+namespace {
+
+std::int32_t narrow(Index position) {
+  return static_cast<std::int32_t>(position);
+}
+
+/// Diagonals beyond every block's are as good as none, and leave room for sums in 32 bits.
+std::int32_t narrow_diagonal(Index diagonal) {
+  constexpr Index beyond = std::numeric_limits<std::int32_t>::max() / 4;
+  return narrow(std::clamp(diagonal, -beyond, beyond));
+}
+
+Segment segment(KeyRange const& range, Slice keys, bool masked, Index key_block) {
+  return {.begin = narrow(keys.begin),
+          .end = narrow(keys.end),
+          .row_begin = narrow(range.rows.begin),
+          .row_end = narrow(range.rows.end),
+          .lo = narrow_diagonal(range.lo),
+          .hi = narrow_diagonal(range.hi),
+          .masked = masked ? 1 : 0,
+          .blocks = narrow((keys.size() + key_block - 1) / key_block)};
+}
+
+/// The keys of a range that every row of the tile sees, cut to a whole number of blocks; masked keys before
+/// it fill whole blocks too.
+Slice full_part(KeyRange const& range, Slice tile, Index key_block) {
+  Slice const keys = range.keys;
+  if (!range.rows.contains(tile)) return {keys.begin, keys.begin};
+  Slice full = intersect(keys, {range.lo + tile.end - 1, range.hi + tile.begin + 1});
+  if (full.empty()) return {keys.begin, keys.begin};
+  full.begin = keys.begin + (full.begin - keys.begin + key_block - 1) / key_block * key_block;
+  Index const blocks = (full.end - full.begin) / key_block;
+  if (full.begin >= full.end || blocks == 0) return {keys.begin, keys.begin};
+  return {full.begin, full.begin + blocks * key_block};
+}
+
+void append(KeyRange const& range, Slice tile, Index key_block, std::vector<Segment>& segments) {
+  Slice const full = full_part(range, tile, key_block);
+  Slice const tail{full.end, range.keys.end};
+  Slice const head{range.keys.begin, full.begin};
+  if (!tail.empty()) segments.push_back(segment(range, tail, true, key_block));
+  if (!full.empty()) segments.push_back(segment(range, full, false, key_block));
+  if (!head.empty()) segments.push_back(segment(range, head, true, key_block));
+}
+
+}  // namespace
+
+KernelTiles make_kernel_tiles(TileList const& list, Index key_block) {
+  KernelTiles made;
+  std::vector<bool> listed(static_cast<std::size_t>((list.q_rows + list.tile_rows - 1) / list.tile_rows));
+  for (QueryTile const& tile : list.tiles) {
+    listed[static_cast<std::size_t>(tile.rows.begin / list.tile_rows)] = true;
+    auto const first = static_cast<std::int32_t>(made.segments.size());
+    for (Index at = tile.last; at-- > tile.first;) {
+      append(list.ranges[static_cast<std::size_t>(at)], tile.rows, key_block, made.segments);
+    }
+    made.tiles.push_back({.row_begin = narrow(tile.rows.begin),
+                          .row_end = narrow(tile.rows.end),
+                          .segment_begin = first,
+                          .segment_end = static_cast<std::int32_t>(made.segments.size())});
+  }
+  for (std::size_t tile = 0; tile < listed.size(); ++tile) {
+    if (listed[tile]) continue;
+    Index const begin = static_cast<Index>(tile) * list.tile_rows;
+    made.tiles.push_back({.row_begin = narrow(begin),
+                          .row_end = narrow(std::min(begin + list.tile_rows, list.q_rows)),
+                          .segment_begin = 0,
+                          .segment_end = 0});
+  }
+  return made;
+}
+
+}  // namespace plait::cuda
