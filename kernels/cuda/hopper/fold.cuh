@@ -48,6 +48,7 @@ struct alignas(1024) Shared {
   Barrier v_full[C::stages], v_empty[C::stages];
   Barrier work_full[C::stages], work_empty[C::stages];
   Work work[C::stages];
+  Work current[4 * C::warpgroups];  ///< each consumer warp's own tile
 };
 
 /// The block's shared memory; at a fixed address, which costs no registers.
@@ -74,6 +75,11 @@ __device__ __forceinline__ Work work_of(FoldArgs const& args, int item) {
   int const width = min(args.heads_at_once, lanes - first);
   int const lane = first + item % per_group % width;
   return {args.tiles[item % per_group / width], lane % args.q_heads, lane / args.q_heads};
+}
+
+/// The index of a row of a work's head among the rows of the state.
+__device__ __forceinline__ std::int64_t state_row(FoldArgs const& args, Work const& work, int row) {
+  return (static_cast<std::int64_t>(work.batch) * args.q_heads + work.head) * args.rows + row;
 }
 
 template <class C>
@@ -120,6 +126,7 @@ class Producer {
       tma_load(&maps_.q, shared().q[chunk], chunk * chunk_dims, work.tile.row_begin, work.head, work.batch,
                shared().q_full);
     }
+    if (args_.carried) prefetch_state(work);
     int previous_key = -1;
     for (int at = work.tile.segment_begin; at < work.tile.segment_end; ++at) {
       int key = args_.segments[at].begin;
@@ -131,6 +138,15 @@ class Producer {
       }
     }
     load_v(previous_key, kv_head, work.batch);
+  }
+
+  /// Brings the tile's O into the L2 cache, so that the consumers do not wait for the device's memory.
+  __device__ __forceinline__ void prefetch_state(Work const& work) const {
+    float const* const o = args_.o + state_row(args_, work, work.tile.row_begin) * args_.value_dim;
+    int const bytes =
+        (work.tile.row_end - work.tile.row_begin) * args_.value_dim * static_cast<int>(sizeof(float));
+    if (reinterpret_cast<std::uintptr_t>(o) % 16 != 0) return;  // the instruction's unit
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(o), "r"(bytes) : "memory");
   }
 
   __device__ __forceinline__ void load_k(int key, int head, int batch) {
@@ -187,6 +203,13 @@ struct Rows {
   float l[2];  ///< of this thread's columns
 };
 
+/// A tile's first m and l, and what its O is to be multiplied by.
+struct Sums {
+  float m[2];
+  float l[2];
+  float rescale[2];
+};
+
 __device__ __forceinline__ Window window_of(Segment const& segment, int row, int first_key) {
   int const begin = max(segment.begin, row + segment.lo);
   int const end = min(segment.end, row + segment.hi + 1);
@@ -215,18 +238,17 @@ __device__ __forceinline__ float quad_sum(float value) {
 
 /// Scores become weights 2^(scale·s − m); m follows the maxima lazily. @returns whether O is to be multiplied
 /// by `rescale`, which is the same for the whole warp
-template <class C, bool Masked>
-__device__ __forceinline__ bool weigh(float (&s)[Rows<C>::score_count], Rows<C>& rows, float (&rescale)[2],
+template <bool Masked, int Count>
+__device__ __forceinline__ bool weigh(float (&s)[Count], float (&m)[2], float (&l)[2], float (&rescale)[2],
                                       float scale) {
-  constexpr int count = Rows<C>::score_count;
   float high[2] = {s[0], s[2]};
 #pragma unroll
-  for (int e = 0; e < count; ++e) high[e / 2 % 2] = fmaxf(high[e / 2 % 2], s[e]);
+  for (int e = 0; e < Count; ++e) high[e / 2 % 2] = fmaxf(high[e / 2 % 2], s[e]);
   bool grows = false;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    high[i] = fmaxf(rows.m[i], quad_max(high[i]) * scale);
-    grows = grows || high[i] > rows.m[i] + lazy_exponents;
+    high[i] = fmaxf(m[i], quad_max(high[i]) * scale);
+    grows = grows || high[i] > m[i] + lazy_exponents;
   }
   bool const rescales = __any_sync(0xffffffffu, grows);
   if (rescales) {
@@ -234,22 +256,22 @@ __device__ __forceinline__ bool weigh(float (&s)[Rows<C>::score_count], Rows<C>&
     for (int i = 0; i < 2; ++i) {
       // A row that has seen nothing yet stays at −inf; −inf − (−inf) is not formed.
       bool const empty = Masked && high[i] == minus_infinity;
-      rescale[i] = empty ? 1.0f : fast_exp2(rows.m[i] - high[i]);
-      rows.m[i] = high[i];
-      rows.l[i] *= rescale[i];
+      rescale[i] = empty ? 1.0f : fast_exp2(m[i] - high[i]);
+      m[i] = high[i];
+      l[i] *= rescale[i];
     }
   }
   float base[2];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) base[i] = Masked && rows.m[i] == minus_infinity ? 0.0f : rows.m[i];
+  for (int i = 0; i < 2; ++i) base[i] = Masked && m[i] == minus_infinity ? 0.0f : m[i];
   float sum[2] = {0.0f, 0.0f};
 #pragma unroll
-  for (int e = 0; e < count; ++e) {
+  for (int e = 0; e < Count; ++e) {
     s[e] = fast_exp2(fmaf(s[e], scale, -base[e / 2 % 2]));
     sum[e / 2 % 2] += s[e];
   }
 #pragma unroll
-  for (int i = 0; i < 2; ++i) rows.l[i] += sum[i];
+  for (int i = 0; i < 2; ++i) l[i] += sum[i];
   return rescales;
 }
 
@@ -273,13 +295,22 @@ class Consumer {
       if (warpgroup_ > 0) named_arrive(turn_barrier(0), turn_threads);
       if (warpgroup_ > 1) named_arrive(turn_barrier(1), turn_threads);
     }
+    if (!find_work()) return;
+    Rows<C> rows;
+    first_step(rows);
     for (;;) {
-      barrier_wait(shared().work_full[work_.stage()], work_.parity());
-      Work const& work = shared().work[work_.stage()];
-      if (work.tile.row_begin < 0) break;
-      fold(work);
-      release(shared().work_empty[work_.stage()]);
-      work_.advance();
+      other_steps(rows);
+      release(shared().q_empty);
+      Sums next;
+      bool const more = find_work();
+      if (more) {
+        turn_step(rows, next);
+      } else {
+        last_step(rows);
+      }
+      store(rows);
+      if (!more) break;
+      begin(rows, next);
     }
   }
 
@@ -288,8 +319,15 @@ class Consumer {
   static constexpr int turn_threads = warpgroup_threads * C::warpgroups;
 
   static __device__ __forceinline__ Shared<C>& shared() { return shared_memory<C>(); }
-  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  static __device__ __forceinline__ int quad_lane() { return static_cast<int>(threadIdx.x) % 4; }
+  /// This thread among its warpgroup's. Read anew at each use: what is computed from it must not take
+  /// registers through the main loop.
+  static __device__ __forceinline__ int thread() {
+    int index;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+    return index % warpgroup_threads;
+  }
+  static __device__ __forceinline__ int lane() { return thread() % 32; }
+  static __device__ __forceinline__ int quad_lane() { return thread() % 4; }
 
   /// Named barrier 0 is __syncthreads'.
   static __device__ __forceinline__ int turn_barrier(int warpgroup) { return 1 + warpgroup; }
@@ -307,99 +345,153 @@ class Consumer {
     }
   }
 
-  __device__ __forceinline__ void fold(Work const& work) {
-    bool const visits = work.tile.segment_begin != work.tile.segment_end;
-    if (!visits && args_.carried && !args_.finishes) return;
-    Rows<C> rows;
-    load_state(work, rows);
-    if (visits) visit(work, rows);
-    if (args_.finishes) {
-      finish(work, rows);
-    } else {
-      store_state(work, rows);
+  /// Waits for the next tile that sees a key; those before it are settled at once. @returns whether there is
+  /// one
+  __device__ __forceinline__ bool find_work() {
+    for (;;) {
+      barrier_wait(shared().work_full[work_.stage()], work_.parity());
+      Work const& work = found();
+      if (work.tile.row_begin < 0) return false;
+      if (work.tile.segment_begin != work.tile.segment_end) return true;
+      if (args_.finishes || !args_.carried) settle(work);
+      release(shared().work_empty[work_.stage()]);
+      work_.advance();
     }
   }
-
-  /// Folds all blocks of the tile.
-  __device__ __forceinline__ void visit(Work const& work, Rows<C>& rows) {
-    int at = work.tile.segment_begin;
-    int const end = work.tile.segment_end;
-    int block = 0;
-    barrier_wait(shared().q_full, q_.parity());
-    q_.advance();
-    first_step(args_.segments[at], work.tile.row_begin, rows);
-    for (++block;; block = 0) {
-      int const blocks = args_.segments[at].blocks;
-      if (args_.segments[at].masked != 0) {
-        for (; block < blocks; ++block) step<true>(args_.segments[at], block, work.tile.row_begin, rows);
-      } else {
-        for (; block < blocks; ++block) step<false>(args_.segments[at], block, 0, rows);
-      }
-      if (++at == end) break;
-    }
-    release(shared().q_empty);
-    barrier_wait(shared().v_full[v_.stage()], v_.parity());
-    add_values(rows);
-    wgmma_wait<0>();
-    pin(rows.o);
-    release(shared().v_empty[v_.stage()]);
-    v_.advance();
+  [[nodiscard]] __device__ __forceinline__ Work const& found() const { return shared().work[work_.stage()]; }
+  /// The tile that was found becomes this warp's own, and the producer may hand over another.
+  __device__ __forceinline__ void take_work() {
+    if (lane() == 0) current() = found();
+    release(shared().work_empty[work_.stage()]);
+    work_.advance();
+  }
+  static __device__ __forceinline__ Work& current() {
+    return shared().current[threadIdx.x / 32 - warpgroup_threads / 32];
   }
 
-  /// Scores and weights of the first block.
-  __device__ __forceinline__ void first_step(Segment const& segment, int first_row, Rows<C>& rows) {
+  /// Scores and weights of the first tile's first block.
+  __device__ __forceinline__ void first_step(Rows<C>& rows) {
     float s[Rows<C>::score_count];
-    float rescale[2];
-    barrier_wait(shared().k_full[k_.stage()], k_.parity());
+    Sums sums;
+    await_scores();
     wgmma_fence();
     multiply_scores(s);
     wgmma_wait<0>();
     pin(s);
-    release(shared().k_empty[k_.stage()]);
-    k_.advance();
-    bool rescales;
-    if (segment.masked != 0) {
-      mask(s, segment, 0, first_row);
-      rescales = weigh<C, true>(s, rows, rescale, args_.scale_log2);
-    } else {
-      rescales = weigh<C, false>(s, rows, rescale, args_.scale_log2);
-    }
+    take_scores();
+    weigh_first(s, sums);
     round_weights<C>(s, rows);
-    if (rescales) scale_values(rows, rescale);
+    pin(rows.p);
+    begin(rows, sums);
+  }
+
+  /// From the second block of the tile on.
+  __device__ __forceinline__ void other_steps(Rows<C>& rows) {
+    Segment const* segment = args_.segments + current().tile.segment_begin;
+    for (int left = segment->blocks - 1;;) {
+      if (segment->masked != 0) {
+        for (; left > 0; --left) step<true>(segment, left, rows);
+      } else {
+        for (; left > 0; --left) step<false>(segment, left, rows);
+      }
+      if (++segment == args_.segments + current().tile.segment_end) return;
+      left = segment->blocks;
+    }
   }
 
   /// Scores and weights of the next block, while the values of the last one are added.
   template <bool Masked>
-  __device__ __forceinline__ void step(Segment const& segment, int block, int first_row, Rows<C>& rows) {
+  __device__ __forceinline__ void step(Segment const* segment, int left, Rows<C>& rows) {
     float s[Rows<C>::score_count];
     float rescale[2];
     barrier_wait(shared().k_full[k_.stage()], k_.parity());
+    multiply_both(s, rows);
+    if constexpr (Masked) mask(s, *segment, segment->blocks - left, current().tile.row_begin);
+    bool const rescales = weigh<Masked>(s, rows.m, rows.l, rescale, args_.scale_log2);
+    take_values(rows, rows.l[0] + rows.l[1]);
+    round_weights<C>(s, rows);
+    if (rescales) scale_values(rows, rescale);
+  }
+
+  /// From one tile to the next: scores and weights of the next one's first block, while the values of this
+  /// one's last block are added.
+  __device__ __forceinline__ void turn_step(Rows<C>& rows, Sums& next) {
+    float s[Rows<C>::score_count];
+    await_scores();
+    multiply_both(s, rows);
+    weigh_first(s, next);
+    take_values(rows, next.l[0] + next.l[1]);
+    round_weights<C>(s, rows);
+    pin(rows.p);  // before the rows that are stored need registers of their own
+  }
+
+  /// The tile that was found begins: its weights are there.
+  __device__ __forceinline__ void begin(Rows<C>& rows, Sums const& sums) {
+    __syncwarp();
+    take_work();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      rows.m[i] = sums.m[i];
+      rows.l[i] = sums.l[i];
+    }
+    load_values(rows);
+    if (args_.carried) scale_values(rows, sums.rescale);
+  }
+
+  /// The values of the last tile's last block.
+  __device__ __forceinline__ void last_step(Rows<C>& rows) {
+    pin(rows.p);
+    pin(rows.o);
+    add_values(rows);
+    wgmma_wait<0>();
+    pin(rows.o);
+    release(shared().v_empty[k_.back(1).stage()]);
+  }
+
+  /// Until the query tile and the first key block of the tile that was found are there.
+  __device__ __forceinline__ void await_scores() {
+    barrier_wait(shared().q_full, q_.parity());
+    q_.advance();
+    barrier_wait(shared().k_full[k_.stage()], k_.parity());
+  }
+  __device__ __forceinline__ void take_scores() {
+    release(shared().k_empty[k_.stage()]);
+    k_.advance();
+  }
+  /// Issues the next scores and the last values; returns when the scores are there.
+  __device__ __forceinline__ void multiply_both(float (&s)[Rows<C>::score_count], Rows<C>& rows) {
     await_turn();
     pin(rows.p);
     pin(rows.o);
     wgmma_fence();
     multiply_scores(s);
-    barrier_wait(shared().v_full[v_.stage()], v_.parity());
     add_values(rows);
     pass_turn();
     wgmma_wait<1>();
     pin(s);
-    release(shared().k_empty[k_.stage()]);
-    k_.advance();
-    if constexpr (Masked) mask(s, segment, block, first_row);
-    bool const rescales = weigh<C, Masked>(s, rows, rescale, args_.scale_log2);
-    // Never so. The weights are to be computed while the values are being added: without this use of all of
-    // them, ptxas moves the wait up, before the exponentials.
-    asm volatile("{ .reg .pred p; setp.lt.f32 p, %0, 0f00000000; @p st.volatile.shared.f32 [%1], %0; }" ::"f"(
-                     rows.l[0] + rows.l[1]),
-                 "r"(shared_address(&shared().work[0].tile))
-                 : "memory");
+    take_scores();
+  }
+  /// Returns when the last values have been added. `weights` is a number that depends on all of this thread's
+  /// weights, and is not negative.
+  __device__ __forceinline__ void take_values(Rows<C>& rows, float weights) {
+#ifndef PROBE_HOIST
+    // Stores nothing, ever. The weights are to be computed while the values are being added: without this use
+    // of all of them, ptxas moves the wait up, before the exponentials.
+    asm volatile(
+        "{ .reg .pred p; setp.lt.f32 p, %0, 0f00000000; @p st.volatile.shared.f32 [%1], %0; }" ::"f"(weights),
+        "r"(shared_address(&current()))
+        : "memory");
+#endif
     wgmma_wait<0>();
     pin(rows.o);
-    release(shared().v_empty[v_.stage()]);
-    v_.advance();
-    round_weights<C>(s, rows);
-    if (rescales) scale_values(rows, rescale);
+    release(shared().v_empty[k_.back(2).stage()]);
+  }
+  __device__ __forceinline__ void weigh_first(float (&s)[Rows<C>::score_count], Sums& sums) const {
+    load_sums(sums);
+    Segment const& segment = args_.segments[found().tile.segment_begin];
+    if (segment.masked != 0) mask(s, segment, 0, found().tile.row_begin);
+    sums.rescale[0] = sums.rescale[1] = 1.0f;
+    weigh<true>(s, sums.m, sums.l, sums.rescale, args_.scale_log2);
   }
 
   __device__ __forceinline__ void multiply_scores(float (&s)[Rows<C>::score_count]) const {
@@ -408,9 +500,12 @@ class Consumer {
     multiply_transposed<Element, C::key_block, C::head_dim, C::tile_rows>(s, q, k);
     wgmma_commit();
   }
+  /// Issues the product of the weights and the values of the block before the one whose scores come next.
   __device__ __forceinline__ void add_values(Rows<C>& rows) const {
+    auto const at = k_.back(1);
+    barrier_wait(shared().v_full[at.stage()], at.parity());
     std::uint64_t const v =
-        descriptor(shared().v, sizeof shared().v[0][0]) + descriptor_step(sizeof shared().v[0]) * v_.stage();
+        descriptor(shared().v, sizeof shared().v[0][0]) + descriptor_step(sizeof shared().v[0]) * at.stage();
     wgmma_fence();
     multiply_add<Element, C::value_dim, C::key_block>(rows.o, rows.p, v);
     wgmma_commit();
@@ -434,53 +529,68 @@ class Consumer {
 
   /// The first of this thread's two rows; the other one is 8 below it.
   [[nodiscard]] __device__ __forceinline__ int row_of(int first_row) const {
-    return first_row + warpgroup_ * 64 + static_cast<int>(threadIdx.x) % warpgroup_threads / 32 * 16 +
-           lane() / 4;
-  }
-  [[nodiscard]] __device__ __forceinline__ std::int64_t state_row(Work const& work, int row) const {
-    return (static_cast<std::int64_t>(work.batch) * args_.q_heads + work.head) * args_.rows + row;
+    return first_row + warpgroup_ * 64 + thread() / 32 * 16 + lane() / 4;
   }
   /// This thread's columns are column_of(j) and the one after it.
   [[nodiscard]] __device__ __forceinline__ int column_of(int j) const {
     return j * 8 + quad_lane() * 2;
   }
 
-  __device__ __forceinline__ void load_state(Work const& work, Rows<C>& rows) const {
+  __device__ __forceinline__ void load_sums(Sums& sums) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      int const r = row_of(work.tile.row_begin) + 8 * i;
-      bool const reads = args_.carried && r < work.tile.row_end;
-      std::int64_t const at = state_row(work, r);
-      rows.m[i] = reads ? args_.m[at] : minus_infinity;
-      rows.l[i] = reads && quad_lane() == 0 ? args_.l[at] : 0.0f;  // one lane of the quad carries the sum
-      float const* const o = args_.o + at * args_.value_dim;
+      int const row = row_of(found().tile.row_begin) + 8 * i;
+      bool const reads = args_.carried && row < found().tile.row_end;
+      std::int64_t const at = state_row(args_, found(), row);
+      sums.m[i] = reads ? args_.m[at] : minus_infinity;
+      sums.l[i] = reads && quad_lane() == 0 ? args_.l[at] : 0.0f;  // one lane of the quad carries the sum
+    }
+  }
+
+  __device__ __forceinline__ void load_values(Rows<C>& rows) const {
+#pragma unroll
+    for (int e = 0; e < Rows<C>::value_count; ++e) rows.o[e] = 0.0f;
+    if (!args_.carried) return;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      int const row = row_of(current().tile.row_begin) + 8 * i;
+      if (row >= current().tile.row_end) continue;
+      float const* const o = args_.o + state_row(args_, current(), row) * args_.value_dim + column_of(0);
 #pragma unroll
       for (int j = 0; j < C::value_dim / 8; ++j) {
-        float2 pair{0.0f, 0.0f};
-        if (reads && column_of(j) < args_.value_dim)
-          pair = *reinterpret_cast<float2 const*>(o + column_of(j));
+        if (j * 8 >= args_.value_dim) break;  // a multiple of 8
+        float2 const pair = *reinterpret_cast<float2 const*>(o + j * 8);
         rows.o[4 * j + 2 * i] = pair.x;
         rows.o[4 * j + 2 * i + 1] = pair.y;
       }
     }
   }
 
-  __device__ __forceinline__ void store_state(Work const& work, Rows<C>& rows) const {
+  /// This warp's rows, as state or as output.
+  __device__ __forceinline__ void store(Rows<C>& rows) const {
+    if (args_.finishes) {
+      finish(rows);
+    } else {
+      store_state(rows);
+    }
+  }
+
+  __device__ __forceinline__ void store_state(Rows<C>& rows) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      int const r = row_of(work.tile.row_begin) + 8 * i;
+      int const row = row_of(current().tile.row_begin) + 8 * i;
       float const l = quad_sum(rows.l[i]);
-      if (r >= work.tile.row_end) continue;
-      std::int64_t const at = state_row(work, r);
+      if (row >= current().tile.row_end) continue;
+      std::int64_t const at = state_row(args_, current(), row);
       if (quad_lane() == 0) {
         args_.m[at] = rows.m[i];
         args_.l[at] = l;
       }
-      float* const o = args_.o + at * args_.value_dim;
+      float* const o = args_.o + at * args_.value_dim + column_of(0);
 #pragma unroll
       for (int j = 0; j < C::value_dim / 8; ++j) {
-        if (column_of(j) >= args_.value_dim) break;
-        *reinterpret_cast<float2*>(o + column_of(j)) = {rows.o[4 * j + 2 * i], rows.o[4 * j + 2 * i + 1]};
+        if (j * 8 >= args_.value_dim) break;
+        *reinterpret_cast<float2*>(o + j * 8) = {rows.o[4 * j + 2 * i], rows.o[4 * j + 2 * i + 1]};
       }
     }
   }
@@ -494,33 +604,64 @@ class Consumer {
     return static_cast<float>(sum * 0.693147180559945309417);
   }
 
-  __device__ __forceinline__ void finish(Work const& work, Rows<C>& rows) const {
-    constexpr int quads = C::value_dim / 32;
-    int const lane = quad_lane();
+  __device__ __forceinline__ void write_lse(Work const& work, int row, float m, float l) const {
+    if (args_.lse == nullptr) return;
+    args_.lse[work.batch * args_.lse_batch_stride + work.head * args_.lse_head_stride + row] =
+        l == 0.0f ? minus_infinity : log_sum_exp(m, l);
+  }
+  [[nodiscard]] __device__ __forceinline__ Element* out_row(Work const& work, int row) const {
+    return static_cast<Element*>(args_.out) + work.batch * args_.out_batch_stride +
+           row * args_.out_row_stride + work.head * args_.out_head_stride;
+  }
+
+  __device__ __forceinline__ void finish(Rows<C>& rows) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      int const r = row_of(work.tile.row_begin) + 8 * i;
+      int const row = row_of(current().tile.row_begin) + 8 * i;
       float const l = quad_sum(rows.l[i]);
-      bool const inside = r < work.tile.row_end;
+      bool const inside = row < current().tile.row_end;
       float const inverse = l == 0.0f ? 0.0f : 1.0f / l;
-      if (inside && lane == 0 && args_.lse != nullptr) {
-        args_.lse[work.batch * args_.lse_batch_stride + work.head * args_.lse_head_stride + r] =
-            l == 0.0f ? minus_infinity : log_sum_exp(rows.m[i], l);
-      }
-      Element* const out = static_cast<Element*>(args_.out) + work.batch * args_.out_batch_stride +
-                           r * args_.out_row_stride + work.head * args_.out_head_stride;
+      if (inside && quad_lane() == 0) write_lse(current(), row, rows.m[i], l);
+      Element* const out = out_row(current(), row);
 #pragma unroll
-      for (int quad = 0; quad < quads; ++quad) {
+      for (int group = 0; group < C::value_dim / 32; ++group) {
         std::uint32_t pairs[4];
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          float const* const o = rows.o + 4 * (4 * quad + j) + 2 * i;
+          float const* const o = rows.o + 4 * (4 * group + j) + 2 * i;
           pairs[j] = pack<Element>(o[0] * inverse, o[1] * inverse);
         }
-        transpose_quad(pairs, lane);
-        int const column = quad * 32 + lane * 8;
+        transpose_quad(pairs, quad_lane());
+        int const column = group * 32 + quad_lane() * 8;
         if (inside && column < args_.value_dim) {
           *reinterpret_cast<uint4*>(out + column) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+        }
+      }
+    }
+  }
+
+  /// A tile that sees no key: its state, which is carried or the identity, as state or as output.
+  __device__ __forceinline__ void settle(Work const& work) const {
+    int const first = work.tile.row_begin + warpgroup_ * 64 + thread() / 32 * 16;
+    int const end = min(first + 16, work.tile.row_end);
+    for (int row = first; row < end; ++row) {
+      std::int64_t const at = state_row(args_, work, row);
+      float const m = args_.carried ? args_.m[at] : minus_infinity;
+      float const l = args_.carried ? args_.l[at] : 0.0f;
+      float const inverse = l == 0.0f ? 0.0f : 1.0f / l;
+      if (lane() == 0 && args_.finishes) write_lse(work, row, m, l);
+      if (lane() == 0 && !args_.finishes) {
+        args_.m[at] = m;
+        args_.l[at] = l;
+      }
+      for (int column = lane() * 2; column < args_.value_dim; column += 64) {
+        float* const o = args_.o + at * args_.value_dim + column;
+        float2 const pair = args_.carried ? *reinterpret_cast<float2 const*>(o) : float2{0.0f, 0.0f};
+        if (args_.finishes) {
+          *reinterpret_cast<std::uint32_t*>(out_row(work, row) + column) =
+              pack<Element>(pair.x * inverse, pair.y * inverse);
+        } else {
+          *reinterpret_cast<float2*>(o) = pair;
         }
       }
     }
@@ -547,7 +688,8 @@ class Consumer {
 
   FoldArgs const& args_;
   int warpgroup_;
-  Ring<C::stages> work_, k_, v_;
+  Ring<C::stages> work_;
+  Ring<C::stages> k_;  ///< of the next scores; values are one block behind
   Ring<1> q_;
 };
 

@@ -46,6 +46,12 @@ template <int Stages>
 class Ring {
  public:
   __device__ __forceinline__ void advance() { ++count_; }
+  /// Where this ring was so many stages ago.
+  [[nodiscard]] __device__ __forceinline__ Ring back(unsigned stages) const {
+    Ring before = *this;
+    before.count_ -= stages;
+    return before;
+  }
   [[nodiscard]] __device__ __forceinline__ unsigned stage() const { return count_ % Stages; }
   [[nodiscard]] __device__ __forceinline__ int parity() const {
     return static_cast<int>(count_ / Stages % 2);
