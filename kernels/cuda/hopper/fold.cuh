@@ -26,8 +26,8 @@ struct FoldConfig {
   static constexpr bool ping_pong = PingPong;
   static constexpr int stages = 2;
   static constexpr int threads = warpgroup_threads * (Warpgroups + 1);
-  static constexpr int producer_registers = Warpgroups == 3 ? 32 : 24;
-  static constexpr int consumer_registers = Warpgroups == 3 ? 160 : 240;
+  static constexpr int producer_registers = Warpgroups == 3 ? 32 : 40;
+  static constexpr int consumer_registers = Warpgroups == 3 ? 160 : 232;
   static_assert(HeadDim % chunk_dims == 0 && ValueDim % chunk_dims == 0 && KeyBlock % 16 == 0);
 };
 
@@ -35,7 +35,9 @@ struct FoldConfig {
 struct Work {
   Tile tile;
   std::int32_t head;
+  std::int32_t kv_head;
   std::int32_t batch;
+  Segment first;  ///< the tile's first segment, if it has one
 };
 
 template <class C>
@@ -68,13 +70,17 @@ struct Maps {
 
 /// The `item`-th piece of work. Heads go in groups whose keys and values fit in L2 together; in a group the
 /// longest tiles of all heads come first.
-__device__ __forceinline__ Work work_of(FoldArgs const& args, int item) {
+__device__ __forceinline__ void find(FoldArgs const& args, int item, Work& work) {
   int const lanes = args.batch * args.q_heads;
   int const per_group = args.tile_count * args.heads_at_once;
   int const first = item / per_group * args.heads_at_once;
   int const width = min(args.heads_at_once, lanes - first);
   int const lane = first + item % per_group % width;
-  return {args.tiles[item % per_group / width], lane % args.q_heads, lane / args.q_heads};
+  work.tile = args.tiles[item % per_group / width];
+  work.head = lane % args.q_heads;
+  work.kv_head = work.head / args.group;
+  work.batch = lane / args.q_heads;
+  if (work.tile.segment_begin != work.tile.segment_end) work.first = args.segments[work.tile.segment_begin];
 }
 
 /// The index of a row of a work's head among the rows of the state.
@@ -88,15 +94,16 @@ class Producer {
   __device__ __forceinline__ Producer(FoldArgs const& args, Maps const& maps) : args_(args), maps_(maps) {}
 
   __device__ __forceinline__ void run() {
-    int const items = args_.tile_count * args_.batch * args_.q_heads;
     int item = static_cast<int>(blockIdx.x);
-    while (item < items) {
-      Work const work = work_of(args_, item);
-      hand_over(work);
-      if (work.tile.segment_begin != work.tile.segment_end) load(work);
+    for (bool first = true;; first = false) {
+      // A tile is handed over when the one before it has begun, so that finding it costs no time, and its
+      // state has come nearer when it is needed.
+      bool const more = hand_over(item);
+      if (!first) load_rest(shared().work[work_.back(2).stage()]);
+      if (!more) break;
       item = static_cast<int>(gridDim.x) + atomicAdd(args_.next_item, 1);
+      load_first(shared().work[work_.back(1).stage()]);
     }
-    hand_over({.tile = {-1, -1, 0, 0}, .head = 0, .batch = 0});
     // The last block to run out of work leaves the counters as it found them.
     __threadfence();
     if (atomicAdd(args_.finished_ctas, 1) == static_cast<int>(gridDim.x) - 1) {
@@ -108,65 +115,90 @@ class Producer {
  private:
   static __device__ __forceinline__ Shared<C>& shared() { return shared_memory<C>(); }
 
-  __device__ __forceinline__ void hand_over(Work const& work) {
+  /// Gives the consumers an item, or the end. @returns whether there was one
+  __device__ __forceinline__ bool hand_over(int item) {
+    bool const exists = item < args_.tile_count * args_.batch * args_.q_heads;
     barrier_wait(shared().work_empty[work_.stage()], work_.parity() ^ 1);
-    shared().work[work_.stage()] = work;
+    Work& work = shared().work[work_.stage()];
+    if (exists) {
+      find(args_, item, work);
+      if (args_.carried) prefetch_state(work);
+    } else {
+      work.tile.row_begin = -1;
+    }
     barrier_arrive(shared().work_full[work_.stage()]);
     work_.advance();
+    return exists;
   }
 
-  /// All blocks of a tile, K one block ahead of V.
-  __device__ __forceinline__ void load(Work const& work) {
-    int const kv_head = work.head / args_.group;
+  /// The first key block and the query tile.
+  __device__ __forceinline__ void load_first(Work const& work) {
+    if (work.tile.segment_begin == work.tile.segment_end) return;
+    load_k(work, work.first.begin);
+    load_q(work);
+  }
+
+  /// The other blocks of the tile, K one block ahead of V.
+  __device__ __forceinline__ void load_rest(Work const& work) {
+    if (work.tile.segment_begin == work.tile.segment_end) return;
+    int previous_key = work.first.begin;
+    int key = previous_key + C::key_block;
+    int left = work.first.blocks - 1;
+    for (int at = work.tile.segment_begin;;) {
+      for (; left > 0; --left) {
+        load_k(work, key);
+        load_v(work, previous_key);
+        previous_key = key;
+        key += C::key_block;
+      }
+      if (++at == work.tile.segment_end) break;
+      key = args_.segments[at].begin;
+      left = args_.segments[at].blocks;
+    }
+    load_v(work, previous_key);
+  }
+
+  /// Brings the tile's state into the L2 cache, so that the consumers do not wait for the device's memory.
+  __device__ __forceinline__ void prefetch_state(Work const& work) const {
+    std::int64_t const at = state_row(args_, work, work.tile.row_begin);
+    int const rows = work.tile.row_end - work.tile.row_begin;
+    prefetch(args_.o + at * args_.value_dim, rows * args_.value_dim);
+    prefetch(args_.m + at, rows);
+    prefetch(args_.l + at, rows);
+  }
+  static __device__ __forceinline__ void prefetch(float const* data, int count) {
+    if (reinterpret_cast<std::uintptr_t>(data) % 16 != 0 || count % 4 != 0) return;  // the instruction's unit
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(data), "r"(count * 4) : "memory");
+  }
+
+  __device__ __forceinline__ void load_q(Work const& work) {
     barrier_wait(shared().q_empty, q_.parity() ^ 1);
     q_.advance();
     barrier_expect(shared().q_full, sizeof shared().q);
-#pragma unroll
+#pragma unroll 1
     for (int chunk = 0; chunk < C::head_dim / chunk_dims; ++chunk) {
       tma_load(&maps_.q, shared().q[chunk], chunk * chunk_dims, work.tile.row_begin, work.head, work.batch,
                shared().q_full);
     }
-    if (args_.carried) prefetch_state(work);
-    int previous_key = -1;
-    for (int at = work.tile.segment_begin; at < work.tile.segment_end; ++at) {
-      int key = args_.segments[at].begin;
-      for (int blocks = args_.segments[at].blocks; blocks > 0; --blocks) {
-        load_k(key, kv_head, work.batch);
-        if (previous_key >= 0) load_v(previous_key, kv_head, work.batch);
-        previous_key = key;
-        key += C::key_block;
-      }
-    }
-    load_v(previous_key, kv_head, work.batch);
   }
-
-  /// Brings the tile's O into the L2 cache, so that the consumers do not wait for the device's memory.
-  __device__ __forceinline__ void prefetch_state(Work const& work) const {
-    float const* const o = args_.o + state_row(args_, work, work.tile.row_begin) * args_.value_dim;
-    int const bytes =
-        (work.tile.row_end - work.tile.row_begin) * args_.value_dim * static_cast<int>(sizeof(float));
-    if (reinterpret_cast<std::uintptr_t>(o) % 16 != 0) return;  // the instruction's unit
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(o), "r"(bytes) : "memory");
-  }
-
-  __device__ __forceinline__ void load_k(int key, int head, int batch) {
+  __device__ __forceinline__ void load_k(Work const& work, int key) {
     int const stage = k_.stage();
     barrier_wait(shared().k_empty[stage], k_.parity() ^ 1);
     barrier_expect(shared().k_full[stage], sizeof shared().k[0]);
-#pragma unroll
+#pragma unroll 1
     for (int chunk = 0; chunk < C::head_dim / chunk_dims; ++chunk) {
-      tma_load(&maps_.k, shared().k[stage][chunk], chunk * chunk_dims, key, head, batch,
+      tma_load(&maps_.k, shared().k[stage][chunk], chunk * chunk_dims, key, work.kv_head, work.batch,
                shared().k_full[stage]);
     }
     k_.advance();
   }
-  __device__ __forceinline__ void load_v(int key, int head, int batch) {
+  __device__ __forceinline__ void load_v(Work const& work, int key) {
     int const stage = v_.stage();
     barrier_wait(shared().v_empty[stage], v_.parity() ^ 1);
     barrier_expect(shared().v_full[stage], sizeof shared().v[0]);
-#pragma unroll
+#pragma unroll 1
     for (int chunk = 0; chunk < C::value_dim / chunk_dims; ++chunk) {
-      tma_load(&maps_.v, shared().v[stage][chunk], chunk * chunk_dims, key, head, batch,
+      tma_load(&maps_.v, shared().v[stage][chunk], chunk * chunk_dims, key, work.kv_head, work.batch,
                shared().v_full[stage]);
     }
     v_.advance();
@@ -184,12 +216,6 @@ constexpr float minus_infinity = -__builtin_huge_valf();
 /// A row's reference exponent follows its maximum only when that has grown by more than this: weights stay
 /// below 2^8, and most blocks leave O as it is.
 constexpr float lazy_exponents = 8.0f;
-
-/// The keys of one block that one row sees: [first, first + count), counted from this thread's first column.
-struct Window {
-  int first;
-  unsigned count;
-};
 
 /// This thread's share of 64 query rows: two rows, and of each the columns of its quad position.
 template <class C>
@@ -210,20 +236,37 @@ struct Sums {
   float rescale[2];
 };
 
-__device__ __forceinline__ Window window_of(Segment const& segment, int row, int first_key) {
-  int const begin = max(segment.begin, row + segment.lo);
-  int const end = min(segment.end, row + segment.hi + 1);
-  bool const sees = segment.row_begin <= row && row < segment.row_end && begin < end;
-  return {begin - first_key, sees ? static_cast<unsigned>(end - begin) : 0u};
+/// A row's keys [begin, end) of a block, counted from this thread's first column, as one bit for each of the
+/// thread's columns 8·j and 8·j + 1, j < 16.
+__device__ __forceinline__ std::uint32_t seen_columns(int begin, int end) {
+  auto const bits_below = [](int column) {
+    int const count = column / 8 * 2 + min(column % 8, 2);
+    return static_cast<std::uint32_t>((1ull << count) - 1);
+  };
+  return bits_below(min(max(end, 0), 128)) & ~bits_below(min(max(begin, 0), 128));
 }
 
+/// Scores of unseen keys become −inf. `row` is this thread's first row, `first` its first column's key.
 template <int Count>
-__device__ __forceinline__ void mask_scores(float (&s)[Count], Window const (&windows)[2]) {
+__device__ __forceinline__ void mask_scores(float (&s)[Count], Segment const& segment, int row, int first) {
+  constexpr int words = (Count / 4 + 15) / 16;
+  std::uint32_t seen[2][words];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    int const r = row + 8 * i;
+    bool const inside = segment.row_begin <= r && r < segment.row_end;
+    int const begin = max(segment.begin, r + segment.lo) - first;
+    int const end = inside ? min(segment.end, r + segment.hi + 1) - first : begin;
+#pragma unroll
+    for (int word = 0; word < words; ++word) {
+      seen[i][word] = seen_columns(begin - 128 * word, end - 128 * word);
+    }
+  }
 #pragma unroll
   for (int e = 0; e < Count; ++e) {
-    int const row = e / 2 % 2;
-    int const column = e / 4 * 8 + e % 2;
-    if (static_cast<unsigned>(column - windows[row].first) >= windows[row].count) s[e] = minus_infinity;
+    int const column = e / 4;
+    bool const sees = (seen[e / 2 % 2][column / 16] >> (column % 16 * 2 + e % 2) & 1u) != 0;
+    s[e] = sees ? s[e] : minus_infinity;
   }
 }
 
@@ -284,10 +327,7 @@ __device__ __forceinline__ void round_weights(float const (&s)[Rows<C>::score_co
 template <class C>
 class Consumer {
  public:
-  __device__ __forceinline__ explicit Consumer(FoldArgs const& args)
-      : args_(args),
-        // The same for the whole warp, which the compiler cannot see.
-        warpgroup_(__shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / warpgroup_threads - 1, 0)) {}
+  __device__ __forceinline__ explicit Consumer(FoldArgs const& args) : args_(args) {}
 
   __device__ __forceinline__ void run() {
     // Turns go round in order from the first warpgroup on: those after it have, as it were, just had theirs.
@@ -300,7 +340,6 @@ class Consumer {
     first_step(rows);
     for (;;) {
       other_steps(rows);
-      release(shared().q_empty);
       Sums next;
       bool const more = find_work();
       if (more) {
@@ -319,13 +358,14 @@ class Consumer {
   static constexpr int turn_threads = warpgroup_threads * C::warpgroups;
 
   static __device__ __forceinline__ Shared<C>& shared() { return shared_memory<C>(); }
-  /// This thread among its warpgroup's. Read anew at each use: what is computed from it must not take
-  /// registers through the main loop.
-  static __device__ __forceinline__ int thread() {
-    int index;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
-    return index % warpgroup_threads;
+  /// This thread among the block's; among its warpgroup's; … Read anew at each use: what is computed from it
+  /// must not take registers through the main loop.
+  static __device__ __forceinline__ int index() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
   }
+  static __device__ __forceinline__ int thread() { return index() % warpgroup_threads; }
   static __device__ __forceinline__ int lane() { return thread() % 32; }
   static __device__ __forceinline__ int quad_lane() { return thread() % 4; }
 
@@ -361,7 +401,13 @@ class Consumer {
   [[nodiscard]] __device__ __forceinline__ Work const& found() const { return shared().work[work_.stage()]; }
   /// The tile that was found becomes this warp's own, and the producer may hand over another.
   __device__ __forceinline__ void take_work() {
-    if (lane() == 0) current() = found();
+    constexpr int words = sizeof(Work) / sizeof(std::int32_t);
+    static_assert(words <= 32);
+    __syncwarp();
+    if (lane() < words) {
+      reinterpret_cast<std::int32_t*>(&current())[lane()] =
+          reinterpret_cast<std::int32_t const*>(&found())[lane()];
+    }
     release(shared().work_empty[work_.stage()]);
     work_.advance();
   }
@@ -387,28 +433,37 @@ class Consumer {
 
   /// From the second block of the tile on.
   __device__ __forceinline__ void other_steps(Rows<C>& rows) {
-    Segment const* segment = args_.segments + current().tile.segment_begin;
-    for (int left = segment->blocks - 1;;) {
-      if (segment->masked != 0) {
-        for (; left > 0; --left) step<true>(segment, left, rows);
+    int at = current().tile.segment_begin;
+    int left = current().first.blocks - 1;
+    bool masked = current().first.masked != 0;
+    bool last = at + 1 == current().tile.segment_end;
+    if (left == 0 && last) release(shared().q_empty);
+    for (;;) {
+      if (masked) {
+        for (; left > 0; --left) step<true>(at, left, last, rows);
       } else {
-        for (; left > 0; --left) step<false>(segment, left, rows);
+        for (; left > 0; --left) step<false>(at, left, last, rows);
       }
-      if (++segment == args_.segments + current().tile.segment_end) return;
-      left = segment->blocks;
+      if (last) return;
+      ++at;
+      left = args_.segments[at].blocks;
+      masked = args_.segments[at].masked != 0;
+      last = at + 1 == current().tile.segment_end;
     }
   }
 
-  /// Scores and weights of the next block, while the values of the last one are added.
+  /// Scores and weights of the next block, while the values of the last one are added. `left` blocks of
+  /// segment `at`, this one included, which is the tile's `last` segment or not.
   template <bool Masked>
-  __device__ __forceinline__ void step(Segment const* segment, int left, Rows<C>& rows) {
+  __device__ __forceinline__ void step(int at, int left, bool last, Rows<C>& rows) {
     float s[Rows<C>::score_count];
     float rescale[2];
     barrier_wait(shared().k_full[k_.stage()], k_.parity());
     multiply_both(s, rows);
-    if constexpr (Masked) mask(s, *segment, segment->blocks - left, current().tile.row_begin);
+    if (last && left == 1) release(shared().q_empty);
+    if constexpr (Masked) mask(s, args_.segments[at], args_.segments[at].blocks - left, current());
     bool const rescales = weigh<Masked>(s, rows.m, rows.l, rescale, args_.scale_log2);
-    take_values(rows, rows.l[0] + rows.l[1]);
+    take_values(rows);
     round_weights<C>(s, rows);
     if (rescales) scale_values(rows, rescale);
   }
@@ -420,14 +475,13 @@ class Consumer {
     await_scores();
     multiply_both(s, rows);
     weigh_first(s, next);
-    take_values(rows, next.l[0] + next.l[1]);
+    take_values(rows);
     round_weights<C>(s, rows);
     pin(rows.p);  // before the rows that are stored need registers of their own
   }
 
   /// The tile that was found begins: its weights are there.
   __device__ __forceinline__ void begin(Rows<C>& rows, Sums const& sums) {
-    __syncwarp();
     take_work();
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -471,29 +525,18 @@ class Consumer {
     pin(s);
     take_scores();
   }
-  /// Returns when the last values have been added. `weights` is a number that depends on all of this thread's
-  /// weights, and is not negative.
-  __device__ __forceinline__ void take_values(Rows<C>& rows, float weights) {
-#ifndef PROBE_HOIST
-    // Stores nothing, ever. The weights are to be computed while the values are being added: without this use
-    // of all of them, ptxas moves the wait up, before the exponentials.
-    asm volatile(
-        "{ .reg .pred p; setp.lt.f32 p, %0, 0f00000000; @p st.volatile.shared.f32 [%1], %0; }" ::"f"(weights),
-        "r"(shared_address(&current()))
-        : "memory");
-#endif
+  /// Returns when the last values have been added.
+  __device__ __forceinline__ void take_values(Rows<C>& rows) {
     wgmma_wait<0>();
     pin(rows.o);
     release(shared().v_empty[k_.back(2).stage()]);
   }
   __device__ __forceinline__ void weigh_first(float (&s)[Rows<C>::score_count], Sums& sums) const {
     load_sums(sums);
-    Segment const& segment = args_.segments[found().tile.segment_begin];
-    if (segment.masked != 0) mask(s, segment, 0, found().tile.row_begin);
     sums.rescale[0] = sums.rescale[1] = 1.0f;
+    if (found().first.masked != 0) mask(s, found().first, 0, found());
     weigh<true>(s, sums.m, sums.l, sums.rescale, args_.scale_log2);
   }
-
   __device__ __forceinline__ void multiply_scores(float (&s)[Rows<C>::score_count]) const {
     std::uint64_t const q = descriptor(shared().q, 0) + descriptor_step(64 * 128) * warpgroup_;
     std::uint64_t const k = descriptor(shared().k, 0) + descriptor_step(sizeof shared().k[0]) * k_.stage();
@@ -515,11 +558,9 @@ class Consumer {
     for (int e = 0; e < Rows<C>::value_count; ++e) rows.o[e] *= rescale[e / 2 % 2];
   }
   __device__ __forceinline__ void mask(float (&s)[Rows<C>::score_count], Segment const& segment, int block,
-                                       int first_row) const {
-    int const first = segment.begin + block * C::key_block + quad_lane() * 2;
-    int const row = row_of(first_row);
-    Window const windows[2] = {window_of(segment, row, first), window_of(segment, row + 8, first)};
-    mask_scores(s, windows);
+                                       Work const& work) const {
+    mask_scores(s, segment, row_of(work.tile.row_begin),
+                segment.begin + block * C::key_block + quad_lane() * 2);
   }
   /// One arrival per warp, when all of it is done with the stage.
   __device__ __forceinline__ void release(Barrier& empty) const {
