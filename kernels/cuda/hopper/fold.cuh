@@ -327,7 +327,10 @@ __device__ __forceinline__ void round_weights(float const (&s)[Rows<C>::score_co
 template <class C>
 class Consumer {
  public:
-  __device__ __forceinline__ explicit Consumer(FoldArgs const& args) : args_(args) {}
+  __device__ __forceinline__ explicit Consumer(FoldArgs const& args)
+      : args_(args),
+        // The same for the whole warp, which the compiler cannot see.
+        warpgroup_(__shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / warpgroup_threads - 1, 0)) {}
 
   __device__ __forceinline__ void run() {
     // Turns go round in order from the first warpgroup on: those after it have, as it were, just had theirs.
