@@ -38,7 +38,8 @@ std::vector<float> random_state(Case const& shape, std::uint32_t seed) {
     float const m = random() % 4 == 0 ? -std::log2(l) : 30.0f * normal(random);
     state.m[row] = identity ? -test::infinity : m;
     state.l[row] = l;
-    for (Index d = 0; d < shape.value_dim; ++d) state.o[row * shape.value_dim + d] = l * normal(random);
+    for (Index d = 0; d < shape.value_dim; ++d)
+      state.o[row * shape.value_dim + d] = identity ? 0.0f : l * normal(random);
   }
   return floats;
 }
