@@ -51,8 +51,8 @@ void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, I
   std::vector<int> listed(static_cast<std::size_t>(q.size()), 0);
   bool empty_before = false;
   for (Tile const& tile : made.tiles) {
-    EXPECT_EQ(tile.row_begin % tile_rows, 0);
-    EXPECT_EQ(tile.row_end, std::min<Index>(tile.row_begin + tile_rows, q.size()));
+    EXPECT_LT(tile.row_begin, tile.row_end);
+    EXPECT_LE(tile.row_end - tile.row_begin, tile_rows);
     for (Index row = tile.row_begin; row < tile.row_end; ++row) ++listed[static_cast<std::size_t>(row)];
     bool const empty = tile.segment_begin == tile.segment_end;
     EXPECT_TRUE(empty || !empty_before) << "tiles without segments come last";
