@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "generic/kernels.hpp"
 #include "hopper/kernels.hpp"
 
 namespace plait {
@@ -57,7 +58,7 @@ FoldKernel choose_fold_kernel(CudaDeviceInfo const& device, FoldShape const& sha
     throw Unsupported(fmt::format("the hopper kernel {}", refusal));
   }
   if (refusal.empty() && forced != CudaKernel::generic) return hopper_kernel(shape, banded);
-  throw Unsupported("the generic kernel is not written yet");
+  return generic_kernel(shape);
 }
 
 }  // namespace cuda

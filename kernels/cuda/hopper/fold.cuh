@@ -9,6 +9,7 @@
 
 #include <cuda.h>
 
+#include "../finish.cuh"
 #include "../fold_args.hpp"
 #include "tile.cuh"
 
@@ -639,19 +640,10 @@ class Consumer {
     }
   }
 
-  /// lse = ln 2 · (m + log2 l), rounded once though m and log2 l may cancel.
-  static __device__ __forceinline__ float log_sum_exp(float m, float l) {
-    int const exponent =
-        ((__float_as_int(l) >> 23) & 0xff) - 127;  // l is at least the weight of a maximum: normal
-    float const mantissa = __int_as_float((__float_as_int(l) & 0x7fffff) | 0x3f800000);
-    double const sum = static_cast<double>(m) + exponent + static_cast<double>(log2f(mantissa));
-    return static_cast<float>(sum * 0.693147180559945309417);
-  }
-
   __device__ __forceinline__ void write_lse(Work const& work, int row, float m, float l) const {
     if (args_.lse == nullptr) return;
     args_.lse[work.batch * args_.lse_batch_stride + work.head * args_.lse_head_stride + row] =
-        l == 0.0f ? minus_infinity : log_sum_exp(m, l);
+        l == 0.0f ? minus_infinity : natural_lse(m, l);
   }
   [[nodiscard]] __device__ __forceinline__ Element* out_row(Work const& work, int row) const {
     return static_cast<Element*>(args_.out) + work.batch * args_.out_batch_stride +

@@ -1,0 +1,107 @@
+// Tile lists as the GPU's kernels read them, against counting pair by pair.
+#include "tiles.hpp"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace plait::cuda {
+namespace {
+
+/// Visits the pairs as a kernel does: block by block of each segment, with the segment's test if it is
+/// masked.
+class Visit {
+ public:
+  Visit(Index q_rows, Index kv_rows, Index key_block)
+      : kv_rows_(kv_rows), key_block_(key_block), seen_(static_cast<std::size_t>(q_rows * kv_rows), 0) {}
+
+  void segment(Tile const& tile, Segment const& segment) {
+    EXPECT_LT(segment.begin, segment.end);
+    EXPECT_LE(0, segment.begin);
+    EXPECT_LE(segment.end, kv_rows_);
+    EXPECT_EQ(segment.blocks, (segment.end - segment.begin + key_block_ - 1) / key_block_);
+    if (segment.masked == 0) {
+      EXPECT_EQ((segment.end - segment.begin) % key_block_, 0);
+    }
+    for (Index row = tile.row_begin; row < tile.row_end; ++row) {
+      for (Index key = segment.begin; key < segment.end; ++key) {
+        bool const inside = segment.row_begin <= row && row < segment.row_end && segment.lo <= key - row &&
+                            key - row <= segment.hi;
+        if (segment.masked == 0) {
+          EXPECT_TRUE(inside) << "an unmasked segment leaves out row " << row << ", key " << key;
+        }
+        if (segment.masked == 0 || inside) ++seen_[static_cast<std::size_t>(row * kv_rows_ + key)];
+      }
+    }
+  }
+  [[nodiscard]] int times(Index row, Index key) const {
+    return seen_[static_cast<std::size_t>(row * kv_rows_ + key)];
+  }
+
+ private:
+  Index kv_rows_;
+  Index key_block_;
+  std::vector<int> seen_;
+};
+
+void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, Index key_block) {
+  TileList const list = make_tile_list(q, kv, bands, tile_rows);
+  KernelTiles const made = make_kernel_tiles(list, key_block);
+  Visit visit(q.size(), kv.size(), key_block);
+  std::vector<int> listed(static_cast<std::size_t>(q.size()), 0);
+  bool empty_before = false;
+  for (Tile const& tile : made.tiles) {
+    EXPECT_LT(tile.row_begin, tile.row_end);
+    EXPECT_LE(tile.row_end - tile.row_begin, tile_rows);
+    for (Index row = tile.row_begin; row < tile.row_end; ++row) ++listed[static_cast<std::size_t>(row)];
+    bool const empty = tile.segment_begin == tile.segment_end;
+    EXPECT_TRUE(empty || !empty_before) << "tiles without segments come last";
+    empty_before = empty;
+    for (std::int32_t at = tile.segment_begin; at < tile.segment_end; ++at) {
+      visit.segment(tile, made.segments[static_cast<std::size_t>(at)]);
+    }
+  }
+  for (int const times : listed) ASSERT_EQ(times, 1) << "every row has one tile";
+  for (Index row = 0; row < q.size(); ++row) {
+    for (Index key = 0; key < kv.size(); ++key) {
+      int want = 0;
+      for (Band const& band : bands) want += band.keeps(q.begin + row, kv.begin + key) ? 1 : 0;
+      ASSERT_EQ(visit.times(row, key), want) << "row " << row << ", key " << key;
+    }
+  }
+}
+
+TEST(KernelTiles, VisitEachKeptPairOnce) {
+  std::mt19937 random(5);
+  auto const draw = [&](Index low, Index high) {
+    return std::uniform_int_distribution<Index>(low, high)(random);
+  };
+  for (int trial = 0; trial < 400; ++trial) {
+    SCOPED_TRACE(trial);
+    Slice const q{draw(0, 40), draw(40, 120)};
+    Slice const kv{draw(0, 40), draw(40, 120)};
+    Index const cut = draw(0, 120);
+    std::vector<Band> const bands{{.q = {0, 120}, .kv = {cut, 120}, .lo = draw(-80, 0), .hi = draw(-3, 80)},
+                                  {.q = {draw(0, 60), draw(60, 120)},
+                                   .kv = {0, cut},
+                                   .hi = draw(0, 1) == 0 ? Band::no_hi : draw(-50, 50)}};
+    check(q, kv, bands, draw(1, 3) * 8, draw(1, 4) * 4);
+  }
+}
+
+TEST(KernelTiles, MostOfALongRangeNeedsNoMask) {
+  std::vector<Band> const causal{{.q = {0, 512}, .kv = {0, 512}, .hi = 0}};
+  check({0, 512}, {0, 512}, causal, 64, 64);
+  KernelTiles const made = make_kernel_tiles(make_tile_list({0, 512}, {0, 512}, causal, 64), 64);
+  ASSERT_EQ(made.tiles.size(), 8u);
+  Index masked = 0;
+  for (Segment const& segment : made.segments) masked += segment.masked != 0 ? segment.blocks : 0;
+  EXPECT_EQ(masked, 8);  // the diagonal alone
+}
+
+TEST(KernelTiles, NoBandsAtAll) {
+  check({0, 100}, {0, 50}, {}, 64, 64);
+}
+
+}  // namespace
+}  // namespace plait::cuda
