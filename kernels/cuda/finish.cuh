@@ -24,6 +24,11 @@ __device__ inline float natural_lse(float m, float l) {
   return static_cast<float>(ln2 * sum);
 }
 
+/// What each element of a row's O is multiplied by: 1 / l, or 0 where the row saw no key.
+__device__ inline float reciprocal_sum(float l) {
+  return l == 0.0f ? 0.0f : __frcp_rn(l);
+}
+
 /// Rounds an fp32 to the type, to nearest even.
 template <class T>
 __device__ T rounded_to(float value);

@@ -219,7 +219,7 @@ __device__ void write_out(FoldArgs const& args, Item const& item, int row, RowSl
   for (int g = 0; g < groups; ++g) {
     float finished[width];
 #pragma unroll
-    for (int i = 0; i < width; ++i) finished[i] = l == 0.0f ? 0.0f : __fdiv_rn(o[g][i], l);
+    for (int i = 0; i < width; ++i) finished[i] = o[g][i] * reciprocal_sum(l);
     store_columns(out, slice.first + g * slice.step, args.value_dim, wide, finished);
   }
   if (!slice.leads || args.lse == nullptr) return;

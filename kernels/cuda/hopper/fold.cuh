@@ -656,7 +656,7 @@ class Consumer {
       int const row = row_of(current().tile.row_begin) + 8 * i;
       float const l = quad_sum(rows.l[i]);
       bool const inside = row < current().tile.row_end;
-      float const inverse = l == 0.0f ? 0.0f : 1.0f / l;
+      float const inverse = reciprocal_sum(l);
       if (inside && quad_lane() == 0) write_lse(current(), row, rows.m[i], l);
       Element* const out = out_row(current(), row);
 #pragma unroll
@@ -684,7 +684,7 @@ class Consumer {
       std::int64_t const at = state_row(args_, work, row);
       float const m = args_.carried ? args_.m[at] : minus_infinity;
       float const l = args_.carried ? args_.l[at] : 0.0f;
-      float const inverse = l == 0.0f ? 0.0f : 1.0f / l;
+      float const inverse = reciprocal_sum(l);
       if (lane() == 0 && args_.finishes) write_lse(work, row, m, l);
       if (lane() == 0 && !args_.finishes) {
         args_.m[at] = m;
