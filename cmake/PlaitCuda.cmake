@@ -36,7 +36,7 @@ function(plait_cuda_sources target)
   # serialises (C7510) or setmaxnreg that it ignores (C7508) would cost most of the speed: an error.
   # CMake 3.25 does not know which nvcc has C++20, so the flag is ours.
   target_compile_options(${ARG_NAME} PRIVATE -std=c++20
-    "SHELL:-Xptxas -v,-warn-spills" "SHELL:-Werror all-warnings" "SHELL:-Xcompiler -Wall,-Wextra"
+    "SHELL:-Xptxas -v" "SHELL:-Werror all-warnings" "SHELL:-Xcompiler -Wall,-Wextra"
     -diag-suppress=554  # a view of const data need not convert to itself
     --expt-relaxed-constexpr)
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:${ARG_NAME}>)

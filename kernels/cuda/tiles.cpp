@@ -53,9 +53,7 @@ void append(KeyRange const& range, Slice tile, Index key_block, std::vector<Segm
 
 KernelTiles make_kernel_tiles(TileList const& list, Index key_block) {
   KernelTiles made;
-  std::vector<bool> listed(static_cast<std::size_t>((list.q_rows + list.tile_rows - 1) / list.tile_rows));
   for (QueryTile const& tile : list.tiles) {
-    listed[static_cast<std::size_t>(tile.rows.begin / list.tile_rows)] = true;
     auto const first = static_cast<std::int32_t>(made.segments.size());
     for (Index at = tile.last; at-- > tile.first;) {
       append(list.ranges[static_cast<std::size_t>(at)], tile.rows, key_block, made.segments);
@@ -65,13 +63,9 @@ KernelTiles make_kernel_tiles(TileList const& list, Index key_block) {
                           .segment_begin = first,
                           .segment_end = static_cast<std::int32_t>(made.segments.size())});
   }
-  for (std::size_t tile = 0; tile < listed.size(); ++tile) {
-    if (listed[tile]) continue;
-    Index const begin = static_cast<Index>(tile) * list.tile_rows;
-    made.tiles.push_back({.row_begin = narrow(begin),
-                          .row_end = narrow(std::min(begin + list.tile_rows, list.q_rows)),
-                          .segment_begin = 0,
-                          .segment_end = 0});
+  for (Slice const rows : list.unseeing) {
+    made.tiles.push_back(
+        {.row_begin = narrow(rows.begin), .row_end = narrow(rows.end), .segment_begin = 0, .segment_end = 0});
   }
   return made;
 }

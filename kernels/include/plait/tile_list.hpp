@@ -32,21 +32,24 @@ struct QueryTile {
 };
 
 /// Query tiles that see at least one key, largest area first; the same tiles serve every head and batch
-/// entry.
+/// entry. Tiles may be shorter than `tile_rows`: where one document ends and a long one begins, so does a
+/// tile.
 struct TileList {
   Index q_rows = 0;
   Index kv_rows = 0;
   Index tile_rows = 0;
   std::vector<QueryTile> tiles;
   std::vector<KeyRange> ranges;  ///< per tile in ascending order of first key
+  std::vector<Slice> unseeing;   ///< rows without a key, in pieces of at most `tile_rows`, ascending
 
   [[nodiscard]] Index area() const;
   [[nodiscard]] std::size_t bytes() const {
-    return tiles.capacity() * sizeof(QueryTile) + ranges.capacity() * sizeof(KeyRange);
+    return tiles.capacity() * sizeof(QueryTile) + ranges.capacity() * sizeof(KeyRange) +
+           unseeing.capacity() * sizeof(Slice);
   }
 };
 
-/// Cuts the bands to the fold's blocks and sorts them into query tiles of `tile_rows` rows.
+/// Cuts the bands to the fold's blocks and sorts them into query tiles of at most `tile_rows` rows.
 /// @param q, kv  the blocks' global slices
 /// @param bands  disjoint bands, in global positions; parts outside q × kv are ignored
 [[nodiscard]] TileList make_tile_list(Slice q, Slice kv, std::span<Band const> bands, Index tile_rows);
