@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 build=${1:-build-gpu}
+failed=0
 
 echo "## Device memory traffic of one fold, bf16, D 128, 16 heads, full mask"
 echo
@@ -26,11 +27,12 @@ tensor = tokens * 16 * 128 * 2
 must_read, must_write = 3 * tensor, tensor + tokens * 16 * 4
 mib = 2**20
 print(f"| {tokens} | {read / mib:.1f} | {must_read / mib:.1f} | {read / must_read:.2f} "
-      f"| {written / mib:.1f} | {must_write / mib:.1f} | {written / must_write:.2f} |")' "$tokens"
+      f"| {written / mib:.1f} | {must_write / mib:.1f} | {written / must_write:.2f} |")' "$tokens" || { echo "| $tokens | not measured | | | | | |"; failed=1; }
 done
 echo
 echo "## Registers, stack (spills) and shared memory per kernel"
 echo
 echo '```'
-cuobjdump --dump-resource-usage "$build/bin/fold_bench" 2>/dev/null | grep -E 'Function|REG' | c++filt
+cuobjdump --dump-resource-usage "$build/bin/fold_bench" 2>/dev/null | grep -E 'Function|REG' | c++filt || { echo "not found in $build/bin/fold_bench"; failed=1; }
 echo '```'
+exit "$failed"
