@@ -30,7 +30,7 @@ nvidia-smi --list-gpus 2>/dev/null | grep -q '^GPU' || { echo "gpu.sh: no GPU he
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 [[ $EUID -ne 0 ]] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 # Ranks of this host alone, several of them on a GPU.
-export NCCL_SOCKET_IFNAME=lo NCCL_NVLS_ENABLE=0 OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin NCCL_SOCKET_IFNAME=lo NCCL_NVLS_ENABLE=0 OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 
 # shellcheck disable=SC2317  # stages are called by name
 build() {

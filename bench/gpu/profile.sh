@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 build=${1:-build-gpu}
 failed=0
+export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 
 echo "## Device memory traffic of one fold, bf16, D 128, 16 heads, full mask"
 echo
