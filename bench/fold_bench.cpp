@@ -9,8 +9,11 @@
 #include <random>
 #include <vector>
 
+#include "device_case.hpp"
 #include "fma_peak.hpp"
 #include "oracle.hpp"
+#include "plait/cpu_device.hpp"
+#include "plait/cuda_device.hpp"
 
 namespace {
 
@@ -172,7 +175,7 @@ std::vector<Value> chosen(std::string const& asked, std::vector<Value> const& al
 
 int run(int argc, char** argv) {
   Setting base;
-  std::string isa, dtype, mask;
+  std::string isa, dtype, mask, device;
   Index dim = 0;
   po::options_description flags(
       "Times folds, and shares of the fp32 multiply-add peak measured in between.\n"
@@ -187,6 +190,8 @@ int run(int argc, char** argv) {
       ("mask", po::value(&mask), "full or causal")                                               //
       ("isa", po::value(&isa), "scalar, avx2 or avx512 (default: the vector paths)")             //
       ("threads", po::value(&base.threads)->default_value(base.threads), "threads of the fold")  //
+      ("device", po::value(&device)->default_value("cpu"), "cpu, or cuda (with --serve)")        //
+      ("serve", "answer cases, JSON objects on lines of stdin, with JSON lines")                 //
       ("repeat", po::value(&base.repeat)->default_value(base.repeat), "runs of each; medians count");
   po::variables_map values;
   po::store(po::parse_command_line(argc, argv, flags), values);
@@ -195,6 +200,12 @@ int run(int argc, char** argv) {
     std::cout << flags;
     return 0;
   }
+  if (device != "cpu" && device != "cuda") throw po::error("--device: must be cpu or cuda");
+  if (values.count("serve") > 0) {
+    auto const served = device == "cuda" ? make_cuda_device() : make_cpu_device({.threads = base.threads});
+    return plait::bench::serve(*served);
+  }
+  if (device == "cuda") throw po::error("--device cuda needs --serve");
   if (values.count("kv-heads") == 0) base.kv_heads = base.heads;
   bool const sane = base.tokens > 0 && base.kv_heads > 0 && base.heads > 0 &&
                     base.heads % base.kv_heads == 0 && base.threads > 0 && base.repeat > 0 && dim >= 0;
