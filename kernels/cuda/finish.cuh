@@ -24,9 +24,10 @@ __device__ inline float natural_lse(float m, float l) {
   return static_cast<float>(ln2 * sum);
 }
 
-/// What each element of a row's O is multiplied by: 1 / l, or 0 where the row saw no key.
-__device__ inline float reciprocal_sum(float l) {
-  return l == 0.0f ? 0.0f : __frcp_rn(l);
+/// An element of O as output: O / l to one unit in the last place, or 0 where the row saw no key, whatever O
+/// is.
+__device__ inline float finished(float o, float l, float reciprocal) {
+  return l == 0.0f ? 0.0f : o * reciprocal;
 }
 
 /// Rounds an fp32 to the type, to nearest even.

@@ -146,7 +146,7 @@ __device__ void finish_group(FinishArgs const& args, Index b, Index head, Index 
       if (row >= state.rows) continue;
       Elements<T, width> rounded;
       for (int e = 0; e < width; ++e) {
-        rounded.value[e] = rounded_to<T>(o[i].value[e] * reciprocal_sum(l[i]));
+        rounded.value[e] = rounded_to<T>(finished(o[i].value[e], l[i], __frcp_rn(l[i])));
       }
       T* const target = static_cast<T*>(out.data) +
                         (b * out.batch_stride + row * out.row_stride + head * out.head_stride + at * width);

@@ -217,10 +217,10 @@ __device__ void write_out(FoldArgs const& args, Item const& item, int row, RowSl
                                               item.head * args.out_head_stride);
 #pragma unroll
   for (int g = 0; g < groups; ++g) {
-    float finished[width];
+    float values[width];
 #pragma unroll
-    for (int i = 0; i < width; ++i) finished[i] = o[g][i] * reciprocal_sum(l);
-    store_columns(out, slice.first + g * slice.step, args.value_dim, wide, finished);
+    for (int i = 0; i < width; ++i) values[i] = finished(o[g][i], l, __frcp_rn(l));
+    store_columns(out, slice.first + g * slice.step, args.value_dim, wide, values);
   }
   if (!slice.leads || args.lse == nullptr) return;
   args.lse[item.b * args.lse_batch_stride + item.head * args.lse_head_stride + row] =

@@ -466,7 +466,7 @@ class Consumer {
     multiply_both(s, rows);
     if (last && left == 1) release(shared().q_empty);
     if constexpr (Masked) mask(s, args_.segments[at], args_.segments[at].blocks - left, current());
-    bool const rescales = weigh<Masked>(s, rows.m, rows.l, rescale, args_.scale_log2);
+    bool const rescales = weigh<Masked>(s, rows.m, rows.l, rescale, scale());
     take_values(rows);
     round_weights<C>(s, rows);
     if (rescales) scale_values(rows, rescale);
@@ -510,7 +510,24 @@ class Consumer {
   __device__ __forceinline__ void await_scores() {
     barrier_wait(shared().q_full, q_.parity());
     q_.advance();
+    if (args_.scale_log2 <= 0.0f) make_scale_positive();
     barrier_wait(shared().k_full[k_.stage()], k_.parity());
+  }
+  /// The weights want a positive scale. For a negative one this warp's queries change their sign, for 0 they
+  /// become 0, and scale() is what then belongs to them.
+  __device__ __forceinline__ void make_scale_positive() const {
+    std::uint32_t const flip = args_.scale_log2 < 0.0f ? 0x80008000u : 0u;
+    std::uint32_t const keep = args_.scale_log2 < 0.0f ? ~0u : 0u;
+    int const row = row_of(0) / 16 * 16;
+    for (int chunk = 0; chunk < C::head_dim / chunk_dims; ++chunk) {
+      auto* const pairs = reinterpret_cast<std::uint32_t*>(&shared().q[chunk][row]);
+      for (int at = lane(); at < 16 * chunk_dims / 2; at += 32) pairs[at] = (pairs[at] & keep) ^ flip;
+    }
+    ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
+    named_sync(1 + C::warpgroups + warpgroup_, warpgroup_threads);
+  }
+  [[nodiscard]] __device__ __forceinline__ float scale() const {
+    return args_.scale_log2 == 0.0f ? 1.0f : fabsf(args_.scale_log2);
   }
   __device__ __forceinline__ void take_scores() {
     release(shared().k_empty[k_.stage()]);
@@ -539,7 +556,7 @@ class Consumer {
     load_sums(sums);
     sums.rescale[0] = sums.rescale[1] = 1.0f;
     if (found().first.masked != 0) mask(s, found().first, 0, found());
-    weigh<true>(s, sums.m, sums.l, sums.rescale, args_.scale_log2);
+    weigh<true>(s, sums.m, sums.l, sums.rescale, scale());
   }
   __device__ __forceinline__ void multiply_scores(float (&s)[Rows<C>::score_count]) const {
     std::uint64_t const q = descriptor(shared().q, 0) + descriptor_step(64 * 128) * warpgroup_;
@@ -656,7 +673,7 @@ class Consumer {
       int const row = row_of(current().tile.row_begin) + 8 * i;
       float const l = quad_sum(rows.l[i]);
       bool const inside = row < current().tile.row_end;
-      float const inverse = reciprocal_sum(l);
+      float const reciprocal = __frcp_rn(l);
       if (inside && quad_lane() == 0) write_lse(current(), row, rows.m[i], l);
       Element* const out = out_row(current(), row);
 #pragma unroll
@@ -665,7 +682,7 @@ class Consumer {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
           float const* const o = rows.o + 4 * (4 * group + j) + 2 * i;
-          pairs[j] = pack<Element>(o[0] * inverse, o[1] * inverse);
+          pairs[j] = pack<Element>(finished(o[0], l, reciprocal), finished(o[1], l, reciprocal));
         }
         transpose_quad(pairs, quad_lane());
         int const column = group * 32 + quad_lane() * 8;
@@ -684,7 +701,7 @@ class Consumer {
       std::int64_t const at = state_row(args_, work, row);
       float const m = args_.carried ? args_.m[at] : minus_infinity;
       float const l = args_.carried ? args_.l[at] : 0.0f;
-      float const inverse = reciprocal_sum(l);
+      float const reciprocal = __frcp_rn(l);
       if (lane() == 0 && args_.finishes) write_lse(work, row, m, l);
       if (lane() == 0 && !args_.finishes) {
         args_.m[at] = m;
@@ -695,7 +712,7 @@ class Consumer {
         float2 const pair = args_.carried ? *reinterpret_cast<float2 const*>(o) : float2{0.0f, 0.0f};
         if (args_.finishes) {
           *reinterpret_cast<std::uint32_t*>(out_row(work, row) + column) =
-              pack<Element>(pair.x * inverse, pair.y * inverse);
+              pack<Element>(finished(pair.x, l, reciprocal), finished(pair.y, l, reciprocal));
         } else {
           *reinterpret_cast<float2*>(o) = pair;
         }
