@@ -1,5 +1,6 @@
 // plait attend: one exact attention over tensors in a file.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <omp.h>
 #include <sched.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 
 #include "attend_flags.hpp"
 #include "check.hpp"
+#include "device_choice.hpp"
 #include "local_tensors.hpp"
 #include "problem_flags.hpp"
 #include "report.hpp"
@@ -110,11 +112,21 @@ Measurement measure(Job const& job, Attention& attention, RankTensors& tensors,
   return result;
 }
 
-std::string rank_table(World const& world, std::string const& device) {
+std::vector<std::string> gather_texts(World const& world, std::string const& mine) {
+  std::vector<std::string> texts;
+  for (auto const& bytes : world.all_gather(std::as_bytes(std::span(mine)), "the ranks' devices")) {
+    texts.emplace_back(reinterpret_cast<char const*>(bytes.data()), bytes.size());
+  }
+  return texts;
+}
+
+/// `devices` of all ranks, in rank order.
+std::string rank_table(World const& world, std::vector<std::string> const& devices) {
   std::vector<std::vector<std::string>> rows = {{"rank", "host", "pid", "node", "local rank", "device"}};
   for (Place const& place : world.places()) {
     rows.push_back({std::to_string(place.rank), place.host, std::to_string(place.pid),
-                    std::to_string(place.node), std::to_string(place.local_rank), device});
+                    std::to_string(place.node), std::to_string(place.local_rank),
+                    devices[static_cast<std::size_t>(place.rank)]});
   }
   return format_table(rows);
 }
@@ -166,17 +178,23 @@ Json attend_json(Attention const& attention, std::string const& layout, Measurem
                  Volume const& planned) {
   Plan const& plan = attention.plan();
   std::vector<std::uint64_t> moved;
-  for (RunNumbers const& rank : measured.ranks) moved.push_back(rank.sent);
+  std::vector<double> compute_seconds;
+  for (RunNumbers const& rank : measured.ranks) {
+    moved.push_back(rank.sent);
+    compute_seconds.push_back(rank.compute_seconds);
+  }
   return {
       {"strategy", plan.strategy},
       {"layout", layout},
-      {"device", attention.device()},
+      {"device", attention.device().describe()},
+      {"kernels", attention.kernels()},
       {"transport", attention.transport()},
       {"ranks", plan.ranks()},
       {"shape", shape_json(plan.problem.shape)},
       {"seconds",
        {{"min", measured.seconds.front()}, {"median", measured.median()}, {"max", measured.seconds.back()}}},
       {"tflops", plan.problem.flops() / measured.median() / 1e12},
+      {"compute_seconds", compute_seconds},
       {"exposed_comm_seconds", measured.exposed_comm_seconds},
       {"bytes", {{"planned", planned.sent}, {"moved", moved}}},
       {"slots_bytes", *std::ranges::max_element(planned.slots)}};
@@ -209,18 +227,27 @@ ExitCode run(Job const& job, AttendOptions const& options) {
   RankTensors tensors =
       job.together("reading the input", [&] { return RankTensors(input, plan, world.rank()); });
   Progress progress(job.speaks());
+  DeviceChoice const device = choose_device(job, options.device, options.share_gpu);
   Attention attention = job.together("the agreement on the plan", [&] {
     return Attention(world, plan,
-                     {.cpu = {.threads = threads},
+                     {.device = device.kind,
+                      .cpu = {.threads = threads},
+                      .cuda = device.cuda,
+                      .transport = options.transport,
                       .record = options.trace ? Record::timeline : Record::nothing,
                       .progress = [&](std::size_t done, std::size_t all) { progress(done, all); }});
   });
-  say(fmt::format("{}\nProblem: {}\n{}", rank_table(world, attention.device()), describe(plan.problem),
-                  describe(choice, planned)));
+  job.together("copying the input to the device", [&] { tensors.place(attention.device()); });
+  say(fmt::format("{}\nDevice: {} ({}); kernels: {}\nTransport: {} ({})\nProblem: {}\n{}",
+                  rank_table(world, gather_texts(world, attention.device().describe())),
+                  device.kind == DeviceKind::cuda ? "cuda" : "cpu", device.why,
+                  fmt::join(attention.kernels(), "; "), attention.transport(), attention.transport_reason(),
+                  describe(plan.problem), describe(choice, planned)));
 
   Measurement const measured = measure(job, attention, tensors, options);
   progress.erase();
   say(fmt::format("\n{}", measurement_in_words(measured, planned, plan.problem.flops())));
+  tensors.fetch();
   Json report = attend_json(attention, choice.layout, measured, planned);
   if (options.output) {
     tensors.write(job, *options.output);

@@ -15,14 +15,12 @@ namespace {
 constexpr std::string_view all_affordable = "all";
 constexpr double default_timeout_seconds = 60;
 
-/// Nothing falls back silently: what this build lacks is refused with what works.
-void require_available(CommandLine const& line, std::string const& flag, std::string_view available,
-                       std::string_view absent) {
-  std::array<std::string_view, 3> const names = {"auto", available, absent};
-  if (line.choose(flag, "auto", names) == absent) {
-    throw UsageError(fmt::format("--{} {}: not in this build; --{} {} works (see plait info)", flag, absent,
-                                 flag, available));
-  }
+TransportKind parse_transport(CommandLine const& line) {
+  std::array<std::string_view, 3> const names = {"auto", "mpi", "nccl"};
+  std::string const asked(line.choose("transport", "auto", names));
+  return asked == "mpi"    ? TransportKind::mpi
+         : asked == "nccl" ? TransportKind::nccl
+                           : TransportKind::automatic;
 }
 
 }  // namespace
@@ -37,8 +35,9 @@ po::options_description attend_flags() {
   po::options_description plan("Plan");
   add_plan_flags(plan);
   po::options_description run("Run");
-  run.add_options()("device", text("NAME"), "auto, cpu or cuda (default auto)")(
-      "transport", text("NAME"), "auto, mpi or nccl (default auto)")(
+  run.add_options()("device", text("NAME"), "auto, cpu or cuda (default auto: GPUs if every rank has one)")(
+      "share-gpu", "several ranks of a host may use one GPU")(
+      "transport", text("NAME"), "auto, mpi or nccl (default auto: NCCL between GPUs, else MPI)")(
       "threads", text("N"),
       "threads per rank (default: OMP_NUM_THREADS, else the host's cores shared evenly)")(
       "check", optional_text("[ROWS]", std::string(all_affordable)),
@@ -59,8 +58,7 @@ po::options_description attend_flags() {
 AttendOptions parse_attend(Words const& words) {
   constexpr Index most = 1'000'000;
   CommandLine const line(words, attend_flags());
-  require_available(line, "device", "cpu", "cuda");
-  require_available(line, "transport", "mpi", "nccl");
+  std::array<std::string_view, 3> const devices = {"auto", "cpu", "cuda"};
   auto const count = [&](std::string const& flag, Index absent) {
     auto const value = line.get(flag);
     return static_cast<int>(value ? parse_size("--" + flag, *value, 1, most) : absent);
@@ -74,6 +72,9 @@ AttendOptions parse_attend(Words const& words) {
           .output = line.get("output"),
           .strategy = parse_strategy(line),
           .layout = parse_layout(line),
+          .device = std::string(line.choose("device", "auto", devices)),
+          .share_gpu = line.has("share-gpu"),
+          .transport = parse_transport(line),
           .threads = count("threads", 0),
           .checks = rows.has_value(),
           .check_rows = counted ? std::optional(parse_size("--check", *rows, 1)) : std::nullopt,

@@ -7,6 +7,7 @@
 
 #include "command_line.hpp"
 #include "plait/slice.hpp"
+#include "plait/transport_choice.hpp"
 
 namespace plait {
 
@@ -16,6 +17,9 @@ struct AttendOptions {
   std::optional<std::string> output;
   std::string strategy;
   std::string layout;
+  std::string device;
+  bool share_gpu = false;
+  TransportKind transport = TransportKind::automatic;
   int threads = 0;  ///< 0 = chosen from the cores and the ranks of the host
   bool checks = false;
   std::optional<Index> check_rows = std::nullopt;  ///< absent = as many as are affordable

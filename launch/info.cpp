@@ -6,9 +6,12 @@
 
 #include "log.hpp"
 #include "plait/cpu_device.hpp"
+#include "plait/cuda_device.hpp"
 #include "plait/problem.hpp"
 #include "plait/strategy.hpp"
+#include "plait/transport_choice.hpp"
 #include "report.hpp"
+#include "size.hpp"
 #include "subcommand.hpp"
 
 namespace plait {
@@ -26,6 +29,32 @@ std::string mpi_library() {
   MPI_Get_library_version(version.data(), &length);
   std::string text(version.data(), static_cast<std::size_t>(length));
   return text.substr(0, text.find_first_of(",\n"));
+}
+
+/// The GPUs that rank 0 sees.
+Json gpus_json() {
+  Json gpus = Json::array();
+  for (CudaDeviceInfo const& gpu : cuda_devices()) {
+    gpus.push_back({{"index", gpu.index},
+                    {"name", gpu.name},
+                    {"pci", gpu.pci},
+                    {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)},
+                    {"multiprocessors", gpu.multiprocessors},
+                    {"memory_bytes", gpu.memory_bytes}});
+  }
+  return gpus;
+}
+
+std::string gpus_in_words(Json const& cuda) {
+  if (cuda["gpus"].empty()) return fmt::format("none ({})", cuda["missing"].get<std::string>());
+  std::string text;
+  for (Json const& gpu : cuda["gpus"]) {
+    text += fmt::format("{}{}: {}, {}, compute capability {}, {}", text.empty() ? "" : "; ",
+                        gpu["index"].dump(), gpu["name"].get<std::string>(), gpu["pci"].get<std::string>(),
+                        gpu["compute_capability"].get<std::string>(),
+                        format_bytes(gpu["memory_bytes"].get<std::uint64_t>()));
+  }
+  return text;
 }
 
 Json info_json(Job const& job) {
@@ -48,8 +77,8 @@ Json info_json(Job const& job) {
           {"mpi", {{"library", mpi_library()}, {"thread_multiple", level == MPI_THREAD_MULTIPLE}}},
           {"devices",
            {{"cpu", {{"paths", isas}, {"chosen", make_cpu_device()->describe()}}},
-            {"cuda", "not in this build"}}},
-          {"transports", {{"mpi", "available, host memory"}, {"nccl", "not in this build"}}},
+            {"cuda", {{"missing", cuda_unavailable()}, {"gpus", gpus_json()}}}}},
+          {"transports", {{"mpi", "available"}, {"nccl", nccl_version()}}},
           {"strategies", strategy_names},
           {"max_head_dim", max_head_dim}};
 }
@@ -61,15 +90,19 @@ void print_info(std::FILE* people, Json const& info) {
                     rank["node"].dump(), rank["local_rank"].dump()});
   }
   std::string paths;
-  for (Json const& path : info["devices"]["cpu"]["paths"]) paths += fmt::format(" {}", path.get<std::string>());
+  for (Json const& path : info["devices"]["cpu"]["paths"])
+    paths += fmt::format(" {}", path.get<std::string>());
   fmt::print(people, "{}\n  cores on rank 0's host: {}\n  MPI: {}, MPI_THREAD_MULTIPLE {}\n",
              format_table(rows), info["cores"].dump(), info["mpi"]["library"].get<std::string>(),
              info["mpi"]["thread_multiple"].get<bool>() ? "yes" : "no");
+  std::string const nccl = info["transports"]["nccl"].get<std::string>();
   fmt::print(people,
              "  device cpu: {} (paths that this processor runs:{}; PLAIT_CPU_ISA chooses)\n"
-             "  device cuda: not in this build\n  transport mpi: available\n  transport nccl: not in this "
-             "build\n  head and value dimensions: 1 to {}\n",
-             info["devices"]["cpu"]["chosen"].get<std::string>(), paths, info["max_head_dim"].dump());
+             "  device cuda: {}\n  transport mpi: available\n  transport nccl: {}\n"
+             "  head and value dimensions: 1 to {} on CPUs, 1 to 256 on GPUs\n",
+             info["devices"]["cpu"]["chosen"].get<std::string>(), paths,
+             gpus_in_words(info["devices"]["cuda"]), nccl.empty() ? "not in this build" : nccl,
+             info["max_head_dim"].dump());
 }
 
 }  // namespace

@@ -81,15 +81,40 @@ TensorView RankTensors::out() const {
                shape_.value_dim);
 }
 
+void RankTensors::place(Device& device) {
+  if (device.stream() == nullptr) return;
+  device_ = &device;
+  auto const copy = [&](std::vector<std::byte> const& from) {
+    auto memory = device.allocate(from.size());
+    device.upload(from, memory->data());
+    return memory;
+  };
+  placed_ = {.q = copy(q_),
+             .k = copy(k_),
+             .v = copy(v_),
+             .out = device.allocate(out_.size()),
+             .lse = device.allocate(lse_.size() * sizeof(float))};
+}
+
+void RankTensors::fetch() {
+  if (device_ == nullptr) return;
+  device_->download(placed_.out->data(), out_);
+  device_->download(placed_.lse->data(), std::as_writable_bytes(std::span(lse_)));
+}
+
 LocalTensors RankTensors::views() {
-  return {.q = q(),
-          .k = dense(static_cast<void const*>(k_.data()), shape_.dtype, shape_.batch, kv_rows_,
-                     shape_.kv_heads, shape_.head_dim),
-          .v = dense(static_cast<void const*>(v_.data()), shape_.dtype, shape_.batch, kv_rows_,
-                     shape_.kv_heads, shape_.value_dim),
-          .out = dense(static_cast<void*>(out_.data()), shape_.dtype, shape_.batch, q_rows_, shape_.q_heads,
-                       shape_.value_dim),
-          .lse = lse_.data()};
+  auto const data = [](std::unique_ptr<DeviceMemory> const& placed, auto& host) -> void* {
+    return placed ? static_cast<void*>(placed->data()) : static_cast<void*>(host.data());
+  };
+  return {.q = dense<void const>(data(placed_.q, q_), shape_.dtype, shape_.batch, q_rows_, shape_.q_heads,
+                                 shape_.head_dim),
+          .k = dense<void const>(data(placed_.k, k_), shape_.dtype, shape_.batch, kv_rows_, shape_.kv_heads,
+                                 shape_.head_dim),
+          .v = dense<void const>(data(placed_.v, v_), shape_.dtype, shape_.batch, kv_rows_, shape_.kv_heads,
+                                 shape_.value_dim),
+          .out = dense<void>(data(placed_.out, out_), shape_.dtype, shape_.batch, q_rows_, shape_.q_heads,
+                             shape_.value_dim),
+          .lse = static_cast<float*>(data(placed_.lse, lse_))};
 }
 
 void RankTensors::write(Job const& job, std::string const& path) {

@@ -20,6 +20,12 @@ class RankTensors {
   /// Reads the rows. @throws FileError
   RankTensors(TensorReader const& input, Plan const& plan, int rank);
 
+  /// Makes room on the device, unless it computes in host memory, and copies the inputs there. @throws
+  /// std::bad_alloc
+  void place(Device& device);
+  /// Copies the outputs from the device.
+  void fetch();
+  /// What the device computes on.
   [[nodiscard]] LocalTensors views();
   [[nodiscard]] TensorView q() const;
   [[nodiscard]] TensorView out() const;
@@ -38,6 +44,13 @@ class RankTensors {
   std::vector<std::byte> v_;
   std::vector<std::byte> out_;
   std::vector<float> lse_;
+
+  /// Copies in a device's memory; null where that is the host's.
+  struct Placed {
+    std::unique_ptr<DeviceMemory> q, k, v, out, lse;
+  };
+  Device* device_ = nullptr;
+  Placed placed_;
 };
 
 /// Fails early where the output could not be written: no such directory, not writable, no room.

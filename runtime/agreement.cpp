@@ -80,7 +80,7 @@ std::string describe_steps(Plan const& plan) {
 }
 
 /// One line per thing that all ranks must have alike: "name: what this rank has".
-std::string describe_run(Plan const& plan) {
+std::string describe_run(Plan const& plan, AttentionOptions const& options) {
   Shape const& shape = plan.problem.shape;
   return fmt::format(
       "version: {}\n"
@@ -92,10 +92,13 @@ std::string describe_run(Plan const& plan) {
       "strategy: {}\n"
       "query layout: {}\n"
       "key layout: {}\n"
-      "plan: {}\n",
+      "plan: {}\n"
+      "device: {}\n"
+      "transport: {}\n",
       version(), shape.batch, shape.q_tokens, shape.q_heads, shape.head_dim, shape.kv_tokens, shape.kv_heads,
       shape.value_dim, name(shape.dtype), plan.problem.scale, describe(plan.problem.mask), plan.strategy,
-      describe(plan.layouts.q), describe(plan.layouts.kv), describe_steps(plan));
+      describe(plan.layouts.q), describe(plan.layouts.kv), describe_steps(plan),
+      options.device == DeviceKind::cuda ? "cuda" : "cpu", name(options.transport));
 }
 
 std::vector<std::string> lines(std::string const& text) {
@@ -120,8 +123,8 @@ std::string rank_list(std::vector<int> const& ranks) {
 
 }  // namespace
 
-void agree(World const& world, Plan const& plan) {
-  std::string const mine = describe_run(plan);
+void agree(World const& world, Plan const& plan, AttentionOptions const& options) {
+  std::string const mine = describe_run(plan, options);
   auto const gathered = world.all_gather(std::as_bytes(std::span(mine)), "the agreement on the plan");
   std::vector<std::vector<std::string>> texts;
   for (auto const& bytes : gathered) {

@@ -7,7 +7,6 @@
 
 #include "agreement.hpp"
 #include "executor.hpp"
-#include "plait/mpi_transport.hpp"
 
 namespace plait {
 namespace {
@@ -40,10 +39,15 @@ struct Attention::Impl {
     if (plan.ranks() != world.size()) {
       throw InvalidProblem(fmt::format("a plan for {} ranks in a world of {}", plan.ranks(), world.size()));
     }
-    agree(world, plan);
+    agree(world, plan, options);
     if (wants_verification(options.verification, plan.ranks())) require_verified(plan);
-    device = make_cpu_device(options.cpu);
-    transport = make_mpi_transport(world);
+    bool const on_gpu = options.device == DeviceKind::cuda;
+    device = on_gpu ? make_cuda_device(options.cuda) : make_cpu_device(options.cpu);
+    std::string const gpu = on_gpu ? cuda_devices().at(static_cast<std::size_t>(options.cuda.index)).pci : "";
+    TransportChoice choice =
+        make_transport(world, options.transport, {.stream = device->stream(), .gpu = gpu});
+    transport = std::move(choice.transport);
+    transport_reason = std::move(choice.why);
     transport->name_blocks([this](std::uint64_t block) {
       bool const known = block < plan.blocks.size();
       return known ? describe(plan.block(static_cast<BlockId>(block)))
@@ -81,6 +85,7 @@ struct Attention::Impl {
   AttentionOptions options;
   std::unique_ptr<Device> device;
   std::unique_ptr<Transport> transport;
+  std::string transport_reason;
   std::unique_ptr<Executor> executor;
 };
 
@@ -92,8 +97,14 @@ Attention::Attention(Attention&&) noexcept = default;
 Plan const& Attention::plan() const {
   return impl_->plan;
 }
-std::string Attention::device() const {
-  return impl_->device->describe();
+Device& Attention::device() const {
+  return *impl_->device;
+}
+std::string Attention::transport_reason() const {
+  return impl_->transport_reason;
+}
+std::vector<std::string> Attention::kernels() const {
+  return impl_->executor->kernels();
 }
 std::string Attention::transport() const {
   return impl_->transport->describe();

@@ -1,5 +1,6 @@
 #include "executor.hpp"
 
+#include <limits>
 #include <utility>
 
 namespace plait {
@@ -12,19 +13,47 @@ Executor::Executor(Plan const& plan, int rank, Device& device, Transport& transp
       transport_(transport),
       options_(options),
       memory_(plan, rank, device) {
-  Shape const& shape = plan.problem.shape;
-  for (Fold const& step : program().folds) {
-    auto& prepared = fold_plans_[{step.q, step.kv}];
-    if (prepared) continue;
-    Slice const q = plan.block(step.q).slice;
-    Slice const kv = plan.block(step.kv).slice;
-    prepared = device.prepare({.q = q,
-                               .kv = kv,
-                               .bands = plan.problem.mask.restricted(q, kv),
-                               .dtype = shape.dtype,
-                               .head_dim = shape.head_dim,
-                               .value_dim = shape.value_dim});
+  find_finishing_folds();
+  for (std::size_t index = 0; index < program().folds.size(); ++index) {
+    prepare(program().folds[index], finishing_folds_.contains(index));
   }
+}
+
+void Executor::find_finishing_folds() {
+  constexpr std::size_t other = std::numeric_limits<std::size_t>::max();
+  std::map<SlotId, std::size_t> last;  // by slot: the index of the fold that touched it last, or `other`
+  std::size_t fold_index = 0;
+  for (std::size_t index = 0; index < program().rounds(); ++index) {
+    Round const round = program().round(index);
+    for (Transfer const& transfer : round.sends) last[transfer.slot] = other;
+    for (Fold const& step : round.folds) last[step.state] = fold_index++;
+    for (Merge const& step : round.merges) last[step.from] = last[step.into] = other;
+    for (Transfer const& transfer : round.receives) last[transfer.slot] = other;
+  }
+  for (Finish const& step : program().finishes) {
+    auto const found = last.find(step.slot);
+    if (step.slot == at_rest || found == last.end() || found->second == other) continue;
+    Block const& folded = plan_.block(program().folds[found->second].q);
+    Block const& finished = plan_.block(step.state);
+    if (folded.slice != finished.slice || !(folded.heads == finished.heads)) continue;
+    finishing_folds_[found->second] = step.state;
+    finished_by_folds_.insert(step.state);
+  }
+}
+
+void Executor::prepare(Fold const& step, bool finishes) {
+  auto& prepared = fold_plans_[{step.q, step.kv, finishes}];
+  if (prepared) return;
+  Shape const& shape = plan_.problem.shape;
+  Slice const q = plan_.block(step.q).slice;
+  Slice const kv = plan_.block(step.kv).slice;
+  prepared = device_.prepare({.q = q,
+                              .kv = kv,
+                              .bands = plan_.problem.mask.restricted(q, kv),
+                              .dtype = shape.dtype,
+                              .head_dim = shape.head_dim,
+                              .value_dim = shape.value_dim,
+                              .finishes = finishes});
 }
 
 std::uint64_t Executor::fold_plan_bytes() const {
@@ -33,35 +62,40 @@ std::uint64_t Executor::fold_plan_bytes() const {
   return sum;
 }
 
+std::vector<std::string> Executor::kernels() const {
+  std::set<std::string> names;
+  for (auto const& [blocks, prepared] : fold_plans_) names.insert(prepared->kernel());
+  return {names.begin(), names.end()};
+}
+
 RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
   memory_.use(tensors);
   start_ = start;
   report_ = {};
+  steps_.clear();
+  std::size_t next_fold = 0;
   for (std::size_t index = 0; index < program().rounds(); ++index) {
     Round const round = program().round(index);
     bool const moves = !round.sends.empty() || !round.receives.empty();
     if (moves) transport_.start(exchange(index), memory_.keep_alive());
     for (Fold const& step : round.folds) {
-      report_.compute_seconds += timed(Event::Kind::fold, index, step.kv, [&] { fold(step); });
+      timed(Event::Kind::fold, index, step.kv, [&] { fold(next_fold++); });
     }
     for (Merge const& step : round.merges) {
-      report_.compute_seconds += timed(Event::Kind::merge, index, step.state, [&] { merge(step); });
+      timed(Event::Kind::merge, index, step.state, [&] { merge(step); });
     }
-    device_.synchronize();
-    if (moves) {
-      std::vector<Flight> flights;
-      report_.exposed_comm_seconds +=
-          timed(Event::Kind::wait, index, -1, [&] { flights = transport_.finish(); });
-      record_flights(index, flights);
-    }
+    if (moves) timed(Event::Kind::wait, index, -1, [&] { transport_.finish(); });
     if (options_.progress) options_.progress(index + 1, program().rounds());
   }
   for (Finish const& step : program().finishes) {
-    report_.compute_seconds +=
-        timed(Event::Kind::finish, program().rounds(), step.state, [&] { finish(step); });
+    if (finished_by_folds_.contains(step.state)) continue;
+    timed(Event::Kind::finish, program().rounds(), step.state, [&] { finish(step); });
   }
+  transport_.complete("the end of the run");
   device_.synchronize();
   report_.seconds = since_start(Clock::now());
+  report_times();
+  report_flights();
   return std::exchange(report_, {});
 }
 
@@ -80,13 +114,18 @@ Exchange Executor::exchange(std::size_t index) const {
   return {.round = index, .sends = messages(round.sends), .receives = messages(round.receives)};
 }
 
-void Executor::fold(Fold const& step) {
-  device_.fold(*fold_plans_.at({step.q, step.kv}), {.q = memory_.q(step.q, step.q_slot),
-                                                    .k = memory_.k(step.kv, step.kv_slot),
-                                                    .v = memory_.v(step.kv, step.kv_slot),
-                                                    .state = memory_.state(step.q, step.state),
-                                                    .start = step.start,
-                                                    .scale = static_cast<float>(plan_.problem.scale)});
+void Executor::fold(std::size_t index) {
+  Fold const& step = program().folds[index];
+  auto const finishing = finishing_folds_.find(index);
+  bool const finishes = finishing != finishing_folds_.end();
+  FoldOperands operands{.q = memory_.q(step.q, step.q_slot),
+                        .k = memory_.k(step.kv, step.kv_slot),
+                        .v = memory_.v(step.kv, step.kv_slot),
+                        .state = memory_.state(step.q, step.state),
+                        .start = step.start,
+                        .scale = static_cast<float>(plan_.problem.scale)};
+  if (finishes) operands.output = output(finishing->second);
+  device_.fold(*fold_plans_.at({step.q, step.kv, finishes}), operands);
 }
 
 void Executor::merge(Merge const& step) {
@@ -94,38 +133,51 @@ void Executor::merge(Merge const& step) {
 }
 
 void Executor::finish(Finish const& step) {
-  device_.finish(memory_.state(step.state, step.slot), {.out = memory_.out(step.state),
-                                                        .lse = memory_.lse(step.state),
-                                                        .lse_batch_stride = memory_.lse_batch_stride(),
-                                                        .lse_head_stride = memory_.lse_head_stride()});
+  device_.finish(memory_.state(step.state, step.slot), output(step.state));
+}
+
+Output Executor::output(BlockId state) const {
+  return {.out = memory_.out(state),
+          .lse = memory_.lse(state),
+          .lse_batch_stride = memory_.lse_batch_stride(),
+          .lse_head_stride = memory_.lse_head_stride()};
 }
 
 template <class Work>
-double Executor::timed(Event::Kind kind, std::size_t round, BlockId block, Work&& work) {
-  Clock::time_point const begin = Clock::now();
+void Executor::timed(Event::Kind kind, std::size_t round, BlockId block, Work&& work) {
+  std::size_t const begin = device_.mark();
   work();
-  Clock::time_point const end = Clock::now();
-  if (options_.record == Record::timeline) {
-    report_.timeline.push_back({.kind = kind,
-                                .rank = rank_,
-                                .round = static_cast<std::uint32_t>(round),
-                                .block = block,
-                                .start_seconds = since_start(begin),
-                                .end_seconds = since_start(end)});
-  }
-  return std::chrono::duration<double>(end - begin).count();
+  std::size_t const end = device_.mark();
+  steps_.push_back({.kind = kind,
+                    .rank = rank_,
+                    .round = static_cast<std::uint32_t>(round),
+                    .block = block,
+                    .start_seconds = static_cast<double>(begin),
+                    .end_seconds = static_cast<double>(end)});
 }
 
-void Executor::record_flights(std::size_t index, std::vector<Flight> const& flights) {
+void Executor::report_times() {
+  std::vector<Clock::time_point> const marks = device_.take_marks();
+  for (Event& step : steps_) {
+    step.start_seconds = since_start(marks[static_cast<std::size_t>(step.start_seconds)]);
+    step.end_seconds = since_start(marks[static_cast<std::size_t>(step.end_seconds)]);
+    bool const waits = step.kind == Event::Kind::wait;
+    (waits ? report_.exposed_comm_seconds : report_.compute_seconds) += step.end_seconds - step.start_seconds;
+  }
+  if (options_.record == Record::timeline) report_.timeline = std::move(steps_);
+}
+
+void Executor::report_flights() {
+  std::vector<Flight> const flights = transport_.take_flights();
   if (options_.record != Record::timeline) return;
-  Round const round = program().round(index);
   for (Flight const& flight : flights) {
+    Round const round = program().round(flight.round);
     bool const sent = flight.direction == Flight::Direction::send;
     Transfer const& transfer = (sent ? round.sends : round.receives)[flight.message];
     report_.timeline.push_back({.kind = sent ? Event::Kind::send : Event::Kind::receive,
                                 .rank = rank_,
                                 .peer = transfer.peer,
-                                .round = static_cast<std::uint32_t>(index),
+                                .round = static_cast<std::uint32_t>(flight.round),
                                 .block = transfer.block,
                                 .start_seconds = since_start(flight.start),
                                 .end_seconds = since_start(flight.end)});

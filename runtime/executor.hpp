@@ -1,9 +1,11 @@
 // Runs one rank's program: start a round's transfers, fold and merge meanwhile, finish them; at the end,
-// write out.
+// write out. On a GPU all of it is queued: the host waits for transfers, never for folds.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <set>
+#include <tuple>
 
 #include "plait/attention.hpp"
 #include "plait/transport.hpp"
@@ -22,19 +24,26 @@ class Executor {
 
   [[nodiscard]] std::uint64_t slots_bytes() const { return memory_.slots_bytes(); }
   [[nodiscard]] std::uint64_t fold_plan_bytes() const;
+  /// The kernels that its folds use, each once.
+  [[nodiscard]] std::vector<std::string> kernels() const;
 
  private:
   using Clock = std::chrono::steady_clock;
 
   [[nodiscard]] Program const& program() const { return plan_.programs[static_cast<std::size_t>(rank_)]; }
   [[nodiscard]] Exchange exchange(std::size_t index) const;
-  void fold(Fold const& step);
+  /// Which folds finish their rows: the last thing that happens to a final state, if that is a fold.
+  void find_finishing_folds();
+  void prepare(Fold const& step, bool finishes);
+  void fold(std::size_t index);
   void merge(Merge const& step);
   void finish(Finish const& step);
-  /// Runs `work` as one event of `kind`; returns its seconds.
+  [[nodiscard]] Output output(BlockId state) const;
+  /// Runs, or queues, `work` as one event of `kind`, between two marks of the device.
   template <class Work>
-  double timed(Event::Kind kind, std::size_t round, BlockId block, Work&& work);
-  void record_flights(std::size_t round, std::vector<Flight> const& flights);
+  void timed(Event::Kind kind, std::size_t round, BlockId block, Work&& work);
+  void report_times();
+  void report_flights();
   double since_start(Clock::time_point when) const {
     return std::chrono::duration<double>(when - start_).count();
   }
@@ -45,8 +54,13 @@ class Executor {
   Transport& transport_;
   AttentionOptions const& options_;
   PlanMemory memory_;
-  std::map<std::pair<BlockId, BlockId>, std::unique_ptr<FoldPlan>> fold_plans_;  ///< by (q, kv)
+  /// By query block, key block, and whether the fold finishes.
+  std::map<std::tuple<BlockId, BlockId, bool>, std::unique_ptr<FoldPlan>> fold_plans_;
+  std::map<std::size_t, BlockId>
+      finishing_folds_;  ///< index among the folds → the state block that is finished
+  std::set<BlockId> finished_by_folds_;
   Clock::time_point start_;
+  Timeline steps_;  ///< of the run so far; their times are numbers of marks until the end
   RunReport report_;
 };
 

@@ -40,7 +40,7 @@ build() {
     cmake --build build-gpu --parallel
 }
 # shellcheck disable=SC2317
-tests() { OMP_NUM_THREADS=1 ctest --test-dir build-gpu -L gpu --no-tests=error --output-on-failure; }
+tests() { OMP_NUM_THREADS=4 ctest --test-dir build-gpu -L gpu --no-tests=error --output-on-failure; }
 # shellcheck disable=SC2317
 sanitize() {
   local tool status=0

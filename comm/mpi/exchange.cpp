@@ -215,6 +215,7 @@ std::vector<Flight> ExchangeOperation::flights() const {
   for (auto const* streams : {&sends_, &receives_}) {
     for (std::size_t i = 0; i < streams->size(); ++i) {
       all.push_back({.direction = (*streams)[i].direction(),
+                     .round = round_,
                      .message = i,
                      .start = start_,
                      .end = (*streams)[i].end()});

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -14,6 +15,23 @@
 #include "plait/attention.hpp"
 
 namespace plait::test {
+
+/// The device and transport that PLAIT_TEST_DEVICE and PLAIT_TEST_TRANSPORT ask for; by default a thread of
+/// the CPU.
+inline AttentionOptions test_options(World const& world) {
+  auto const asks = [](char const* variable, std::string_view value) {
+    char const* const found = std::getenv(variable);
+    return found != nullptr && found == value;
+  };
+  AttentionOptions options{.cpu = {.threads = 1}};
+  if (asks("PLAIT_TEST_DEVICE", "cuda")) {
+    options.device = DeviceKind::cuda;
+    options.cuda.index = world.place().local_rank % static_cast<int>(cuda_devices().size());
+  }
+  if (asks("PLAIT_TEST_TRANSPORT", "mpi")) options.transport = TransportKind::mpi;
+  if (asks("PLAIT_TEST_TRANSPORT", "nccl")) options.transport = TransportKind::nccl;
+  return options;
+}
 
 /// Random q, k, v of a whole problem, the same on every rank, in its element type.
 class Tensors {
@@ -76,10 +94,20 @@ class LocalRows {
     }
   }
   [[nodiscard]] MutableTensorView view() const { return view_; }
+  /// The same rows in a device's memory.
+  [[nodiscard]] MutableTensorView placed(Device& device) {
+    if (device.stream() == nullptr) return view_;
+    memory_ = device.allocate(bytes_.size());
+    device.upload(bytes_, memory_->data());
+    MutableTensorView there = view_;
+    there.data = memory_->data();
+    return there;
+  }
 
  private:
   std::vector<std::byte> bytes_;
   MutableTensorView view_;
+  std::unique_ptr<DeviceMemory> memory_;
 };
 
 /// Errors over all ranks' rows.
@@ -130,14 +158,21 @@ class AttentionCase {
     lse_.resize(static_cast<std::size_t>(shape.batch * shape.q_heads * rows));
   }
 
-  [[nodiscard]] LocalTensors tensors() {
-    Shape const& shape = problem_.shape;
-    return {.q = q_.view(),
-            .k = k_.view(),
-            .v = v_.view(),
-            .out = dense<void>(out_.data(), shape.dtype, shape.batch, layouts_.q.tokens(world_.rank()),
-                               shape.q_heads, shape.value_dim),
-            .lse = lse_.data()};
+  /// Where `attention` computes: the inputs are copied there.
+  [[nodiscard]] LocalTensors tensors(Attention& attention) {
+    Device& device = attention.device();
+    bool const host = device.stream() == nullptr;
+    if (!host) {
+      device_out_ = device.allocate(out_.size());
+      device_lse_ = device.allocate(lse_.size() * sizeof(float));
+      device.upload(out_, device_out_->data());
+      device.upload(std::as_bytes(std::span(lse_)), device_lse_->data());
+    }
+    return {.q = q_.placed(device),
+            .k = k_.placed(device),
+            .v = v_.placed(device),
+            .out = out_view(host ? out_.data() : device_out_->data()),
+            .lse = host ? lse_.data() : reinterpret_cast<float*>(device_lse_->data())};
   }
 
   /// Runs `attention` into outputs poisoned with NaN.
@@ -147,7 +182,12 @@ class AttentionCase {
             std::numeric_limits<float>::quiet_NaN());
     }
     std::ranges::fill(lse_, std::numeric_limits<float>::quiet_NaN());
-    return attention.run(tensors());
+    RunReport report = attention.run(tensors(attention));
+    if (attention.device().stream() != nullptr) {
+      attention.device().download(device_out_->data(), out_);
+      attention.device().download(device_lse_->data(), std::as_writable_bytes(std::span(lse_)));
+    }
+    return report;
   }
 
   [[nodiscard]] std::vector<std::byte> const& out() const { return out_; }
@@ -180,7 +220,7 @@ class AttentionCase {
       double const count = sum_over_ranks(world_, static_cast<double>(oracle.out.size()));
       return std::sqrt(sum_over_ranks(world_, squares) / std::max(1.0, count));
     };
-    return {.out_error = max_over_ranks(world_, compare_out(oracle, tensors().out).max_abs_error),
+    return {.out_error = max_over_ranks(world_, compare_out(oracle, out_view(out_.data())).max_abs_error),
             .out_tolerance = max_over_ranks(world_, out.value()),
             .out_rms = rms(),
             .lse_error = max_over_ranks(world_, compare_lse(oracle, lse_).max_abs_error),
@@ -188,6 +228,12 @@ class AttentionCase {
   }
 
  private:
+  [[nodiscard]] MutableTensorView out_view(void* data) const {
+    Shape const& shape = problem_.shape;
+    return dense<void>(data, shape.dtype, shape.batch, layouts_.q.tokens(world_.rank()), shape.q_heads,
+                       shape.value_dim);
+  }
+
   World const& world_;
   Problem problem_;
   Layouts layouts_;
@@ -195,6 +241,8 @@ class AttentionCase {
   LocalRows q_, k_, v_;
   std::vector<std::byte> out_;
   std::vector<float> lse_;
+  std::unique_ptr<DeviceMemory> device_out_;
+  std::unique_ptr<DeviceMemory> device_lse_;
 };
 
 }  // namespace plait::test

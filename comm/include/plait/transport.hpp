@@ -41,9 +41,10 @@ struct Exchange {
 /// When one message was in flight; `message` indexes Exchange::sends or ::receives.
 struct Flight {
   enum class Direction : std::uint8_t { send, receive } direction;
+  std::uint64_t round = 0;
   std::size_t message = 0;
-  std::chrono::steady_clock::time_point start;
-  std::chrono::steady_clock::time_point end;
+  std::chrono::steady_clock::time_point start = {};
+  std::chrono::steady_clock::time_point end = {};
 };
 
 /// Payload bytes per peer, headers not counted.
@@ -52,6 +53,8 @@ struct Traffic {
   std::vector<std::uint64_t> received;  ///< indexed by peer rank
 };
 
+/// Its regions lie in the host's memory, or in one GPU's: then it was made for a queue of that GPU's work (a
+/// CUDA stream), exchanges take their place in that queue, and the host need not wait for them.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -62,14 +65,21 @@ class Transport {
   virtual void name_blocks(std::function<std::string(std::uint64_t)> namer) = 0;
 
   /// Starts a round's messages and returns at once; receives are posted before sends. One exchange at a time.
-  /// The regions must stay untouched until finish returns; `keep_alive` (may be null) is held until no
-  /// request can touch them any more, also after a failure.
+  /// It follows all work queued before; the regions must stay untouched by the host until finish returns.
+  /// `keep_alive` (may be null) is held until no request can touch them any more, also after a failure.
   virtual void start(Exchange exchange, std::shared_ptr<void> keep_alive) = 0;
 
-  /// Waits for the exchange that was started. @returns when each message was in flight
+  /// Work queued from now on follows the exchange that was started; in host memory, the exchange is done.
   /// @throws PeerLost past the world's timeout without progress, CommError on a wrong length, header or MPI
   /// error
-  virtual std::vector<Flight> finish() = 0;
+  virtual void finish() = 0;
+
+  /// Returns when all that was started has moved. @param what  names it in an error @throws PeerLost,
+  /// CommError
+  virtual void complete(std::string const& what) = 0;
+
+  /// When each message was in flight, since the last call; after complete.
+  [[nodiscard]] virtual std::vector<Flight> take_flights() = 0;
 
   /// Returns when every rank has called it; between exchanges. @param what  names it in an error
   /// @throws PeerLost, CommError

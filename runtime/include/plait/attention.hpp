@@ -11,16 +11,20 @@
 
 #include "plait/comm_error.hpp"
 #include "plait/cpu_device.hpp"
+#include "plait/cuda_device.hpp"
 #include "plait/planner.hpp"
 #include "plait/strategy.hpp"
 #include "plait/timeline.hpp"
+#include "plait/transport_choice.hpp"
 #include "plait/verify.hpp"
 #include "plait/volume.hpp"
 #include "plait/world.hpp"
 
 namespace plait {
 
-/// This rank's rows, in the order of its layout's slices; tensors without rows may have null data.
+/// This rank's rows, in the order of its layout's slices; tensors without rows may have null data. They lie
+/// in the memory of the Attention's device: on a GPU, as Attention::device().allocate gives it, say, and
+/// aligned to 16 bytes.
 struct LocalTensors {
   TensorView q;           ///< [batch, local queries, q_heads, head_dim]
   TensorView k;           ///< [batch, local keys, kv_heads, head_dim]
@@ -29,8 +33,13 @@ struct LocalTensors {
   float* lse = nullptr;   ///< dense [batch, q_heads, local queries], natural log; or null
 };
 
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+
 struct AttentionOptions {
+  DeviceKind device = DeviceKind::cpu;  ///< the same on every rank
   CpuOptions cpu = {};
+  CudaOptions cuda = {};  ///< which GPU: this rank's own
+  TransportKind transport = TransportKind::automatic;
   /// Run `verify` on the plan first. Default: for up to 64 ranks.
   enum class Verification : std::uint8_t { up_to_64_ranks, always, never };
   Verification verification = Verification::up_to_64_ranks;
@@ -56,15 +65,20 @@ struct RunReport {
 class [[nodiscard]] Attention {
  public:
   /// Verifies the plan, agrees on it with the other ranks, and allocates its slots.
-  /// @throws InvalidProblem, InvalidPlan, Unsupported; Disagreement if ranks differ; PeerLost; std::bad_alloc
+  /// @throws InvalidProblem, InvalidPlan, Unsupported, NoTransport; Disagreement if ranks differ; PeerLost;
+  /// std::bad_alloc
   Attention(World const& world, Plan plan, AttentionOptions options = {});
   ~Attention();
   Attention(Attention&&) noexcept;
 
   [[nodiscard]] Plan const& plan() const;
-  /// "cpu, AVX-512, 2 threads" and "mpi".
-  [[nodiscard]] std::string device() const;
+  /// Where its tensors lie and its folds run; describes itself ("cpu, AVX-512, 2 threads").
+  [[nodiscard]] Device& device() const;
+  /// "mpi", and why it was chosen.
   [[nodiscard]] std::string transport() const;
+  [[nodiscard]] std::string transport_reason() const;
+  /// The kernels that this rank's folds use.
+  [[nodiscard]] std::vector<std::string> kernels() const;
   /// Memory that this object owns: the plan's slots, and the device's scratch and tile lists.
   [[nodiscard]] std::uint64_t slots_bytes() const;
   [[nodiscard]] std::uint64_t scratch_bytes() const;
