@@ -26,6 +26,7 @@ class PinnedMemory {
   PinnedMemory(PinnedMemory const&) = delete;
   PinnedMemory& operator=(PinnedMemory const&) = delete;
 
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
   std::byte* at_least(std::size_t bytes) {
     if (bytes > bytes_) {
       PLAIT_CHECK_CUDA(cudaFreeHost(std::exchange(data_, nullptr)));
@@ -88,6 +89,7 @@ struct Lane {
       offsets.push_back(buffer_bytes);
       buffer_bytes += std::min(messages[i].bytes(), chunk_bytes);
     }
+    if (memory.bytes() < buffers * buffer_bytes) PLAIT_CHECK_CUDA(cudaStreamSynchronize(stream));
     (void)memory.at_least(buffers * buffer_bytes);
   }
   /// Chunks of the longest message; a message of 0 bytes has one too.
@@ -170,7 +172,7 @@ class StagedTransport : public Transport {
   /// Chunk number `step` of every message that has so many: both sides cut alike, so the steps match.
   void move(std::size_t step) {
     out_.copied[step % buffers].synchronize();
-    if (step >= buffers) in_.copied[step % buffers].synchronize();  // its buffer is free again
+    in_.copied[step % buffers].synchronize();  // its buffer is free again, of this exchange or the one before
     std::vector<std::size_t> sends;
     std::vector<std::size_t> receives;
     inner_->start(

