@@ -7,10 +7,9 @@
 namespace plait {
 namespace {
 
-/// GPUs that are told apart across processes, each of which may see others: ranks that use one GPU, by its
-/// PCI id.
-bool others_use(Job const& job, std::string const& pci) {
-  World const& world = job.world();
+/// Whether another rank of this host uses the GPU too. Processes may each see GPUs of their own, under any
+/// number: the PCI id tells them apart.
+bool others_use(World const& world, std::string const& pci) {
   auto const all = world.all_gather(std::as_bytes(std::span(pci)), "the choice of GPUs");
   for (std::size_t rank = 0; rank < all.size(); ++rank) {
     std::string const other(reinterpret_cast<char const*>(all[rank].data()), all[rank].size());
@@ -20,15 +19,40 @@ bool others_use(Job const& job, std::string const& pci) {
   return false;
 }
 
+/// This rank's GPU, or why it has none.
+struct Found {
+  int index = 0;
+  std::string missing;
+};
+
+Found find_gpu(World const& world, bool share) {
+  Found found{.missing = cuda_unavailable()};
+  std::string pci;
+  if (found.missing.empty()) {
+    std::vector<CudaDeviceInfo> const gpus = cuda_devices();
+    auto const neighbours =
+        static_cast<int>(std::ranges::count(world.places(), world.place().node, &Place::node));
+    try {
+      found.index = choose_gpu(world.place().local_rank, neighbours, static_cast<int>(gpus.size()), share);
+      pci = gpus[static_cast<std::size_t>(found.index)].pci;
+    } catch (Unsupported const& error) {
+      found.missing = error.what();
+    }
+  }
+  if (others_use(world, pci) && !share) {
+    found.missing = fmt::format("several ranks of this host would use GPU {}; --share-gpu allows it", pci);
+  }
+  return found;
+}
+
 }  // namespace
 
 int choose_gpu(int local_rank, int local_ranks, int visible, bool share) {
-  if (visible == 1 || share)
-    return local_rank % visible;  // of several processes with one GPU each: others_use
+  if (visible == 1 || share) return local_rank % visible;
   if (local_ranks > visible) {
     throw Unsupported(
-        fmt::format("device cuda: {} ranks on this host, which sees {} GPUs; start fewer, or let ranks share "
-                    "with --share-gpu",
+        fmt::format("{} ranks on this host, which sees {} GPUs; start fewer, or let ranks share with "
+                    "--share-gpu",
                     local_ranks, visible));
   }
   return local_rank;
@@ -36,34 +60,20 @@ int choose_gpu(int local_rank, int local_ranks, int visible, bool share) {
 
 DeviceChoice choose_device(Job const& job, std::string const& asked, bool share) {
   if (asked == "cpu") return {.why = "asked for"};
-  World const& world = job.world();
-  std::string const missing = cuda_unavailable();
+  Found const found = find_gpu(job.world(), share);
   if (asked == "cuda") {
     job.together("finding GPUs", [&] {
-      if (!missing.empty()) throw Unsupported(fmt::format("device cuda: {}; --device cpu works", missing));
+      if (!found.missing.empty())
+        throw Unsupported(fmt::format("device cuda: {}; --device cpu works", found.missing));
     });
-  } else if (auto const all = job.gather(missing.empty() ? 1 : 0, "finding GPUs");
-             std::ranges::count(all, 0) > 0) {
-    return {.why = missing.empty() ? "other ranks have no GPU" : fmt::format("no GPU: {}", missing)};
+    return {.kind = DeviceKind::cuda, .cuda = {.index = found.index}, .why = "asked for"};
   }
-  auto const neighbours =
-      static_cast<int>(std::ranges::count(world.places(), world.place().node, &Place::node));
-  std::vector<CudaDeviceInfo> const gpus = cuda_devices();
-  int index = 0;
-  job.together("choosing GPUs", [&] {
-    index = choose_gpu(world.place().local_rank, neighbours, static_cast<int>(gpus.size()), share);
-  });
-  bool const shared = others_use(job, gpus[static_cast<std::size_t>(index)].pci);
-  job.together("choosing GPUs", [&] {
-    if (shared && !share) {
-      throw Unsupported(
-          fmt::format("device cuda: several ranks of this host would use GPU {}; --share-gpu allows it",
-                      gpus[static_cast<std::size_t>(index)].pci));
-    }
-  });
-  return {.kind = DeviceKind::cuda,
-          .cuda = {.index = index},
-          .why = asked == "cuda" ? "asked for" : "a GPU was found"};
+  auto const missing = job.gather(found.missing.empty() ? 0 : 1, "finding GPUs");
+  if (std::ranges::count(missing, 1) > 0) {
+    return {.why = found.missing.empty() ? "other ranks have no GPU of their own"
+                                         : fmt::format("no GPU: {}", found.missing)};
+  }
+  return {.kind = DeviceKind::cuda, .cuda = {.index = found.index}, .why = "each rank has a GPU"};
 }
 
 }  // namespace plait

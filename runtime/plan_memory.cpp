@@ -5,15 +5,17 @@ namespace {
 
 constexpr std::size_t slot_alignment = 64;
 
-/// Appends the view's bytes, row by row, joining neighbours that touch.
+/// Appends the view's bytes, row by row, joining neighbours that touch; but not with what was there before: two
+/// tensors side by side are two allocations, which a GPU's copy may not cross.
 void append_pieces(TensorView const& view, std::vector<Region>& pieces) {
+  std::size_t const first = pieces.size();
   std::size_t const run = static_cast<std::size_t>(view.dim) * size_bytes(view.dtype);
   for (Index b = 0; b < view.batch; ++b) {
     for (Index row = 0; row < view.rows; ++row) {
       for (Index head = 0; head < view.heads; ++head) {
         // Regions serve both directions; a region that is sent is only read.
         auto* const data = static_cast<std::byte*>(const_cast<void*>(view.at(b, row, head)));
-        if (!pieces.empty() && pieces.back().data + pieces.back().bytes == data) {
+        if (pieces.size() > first && pieces.back().data + pieces.back().bytes == data) {
           pieces.back().bytes += run;
         } else {
           pieces.push_back({data, run});

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "attend_flags.hpp"
+#include "device_choice.hpp"
 #include "exit_code.hpp"
 #include "mask_flags.hpp"
 #include "problem_flags.hpp"
@@ -171,15 +172,23 @@ TEST(AttendFlags, CheckTakesRowsOrNone) {
   EXPECT_EQ(timeout_of({"--timeout", "soon"}), std::chrono::seconds(60));
 }
 
-TEST(AttendFlags, RefusesWhatTheBuildLacks) {
-  for (auto const& [flag, value, works] : {std::tuple("--device", "cuda", "--device cpu"),
-                                           std::tuple("--transport", "nccl", "--transport mpi")}) {
-    try {
-      (void)parse_attend({"--input", "x", flag, value});
-      ADD_FAILURE() << flag;
-    } catch (UsageError const& error) {
-      expect_names(error.what(), {flag, value, works});
-    }
+TEST(AttendFlags, ReadsDeviceAndTransport) {
+  EXPECT_EQ(parse_attend({"--input", "x"}).device, "auto");
+  EXPECT_EQ(parse_attend({"--input", "x", "--device", "cuda", "--share-gpu"}).share_gpu, true);
+  EXPECT_EQ(parse_attend({"--input", "x", "--transport", "nccl"}).transport, TransportKind::nccl);
+  EXPECT_THROW((void)parse_attend({"--input", "x", "--device", "tpu"}), UsageError);
+}
+
+TEST(DeviceChoice, RanksTakeTheGpuOfTheirNumberOrShareIfTheyMay) {
+  EXPECT_EQ(choose_gpu(0, 1, 1, false), 0);
+  EXPECT_EQ(choose_gpu(3, 4, 8, false), 3);
+  EXPECT_EQ(choose_gpu(3, 4, 1, false), 0);  // each process may see one GPU, its own
+  EXPECT_EQ(choose_gpu(5, 8, 4, true), 1);
+  try {
+    (void)choose_gpu(0, 8, 4, false);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (Unsupported const& error) {
+    expect_names(error.what(), {"8 ranks", "4 GPUs", "--share-gpu"});
   }
 }
 

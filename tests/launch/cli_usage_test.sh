@@ -33,13 +33,15 @@ expect 2 1 "--strategy rnig: expected one of auto" "$plait" plan --tokens 8 --st
 expect 2 1 "--input is missing" "$plait" attend
 expect 2 1 "did you mean --strategy?" "${mpi[@]}" "$plait" attend --strateg ring
 expect 2 1 "--documents: the lengths sum to 7" "${mpi[@]}" "$plait" attend --input "$input" --documents 3,4
-expect 2 1 "--device cpu works" "${mpi[@]}" "$plait" attend --input "$input" --device cuda
+expect 1 1 "--device cpu works" env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" attend --input "$input" --device cuda
+expect 1 1 "transport nccl: " env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" attend --input "$input" --transport nccl
+expect 2 1 "--device tpu: expected one of auto" "${mpi[@]}" "$plait" attend --input "$input" --device tpu
 expect 1 1 "$scratch/none" "${mpi[@]}" "$plait" attend --input "$scratch/none"
 expect 1 1 "can't write in $scratch/none" "$plait" attend --input "$input" --output "$scratch/none/out"
 expect 1 1 "--output $scratch: exists and is no regular file" "$plait" attend --input "$input" --output "$scratch"
 expect 1 1 "--output /dev/full: exists" "$plait" attend --input "$input" --output /dev/full
 expect 0 1 "verified: coverage" "$plait" plan --tokens 4K --ranks 8 --causal
-expect 0 1 "device cuda: not in this build" "${mpi[@]}" "$plait" info
+expect 0 1 "device cuda: none (" env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" info
 
 # A rank with other flags: nobody runs, and the message says where.
 expect 2 1 "--threads none" "$2" --oversubscribe --bind-to none \
