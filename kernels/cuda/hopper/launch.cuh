@@ -43,7 +43,8 @@ inline CUtensorMap tensor_map(char const* what, TensorArg const& tensor, CUtenso
                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (code != CUDA_SUCCESS) {
     throw std::invalid_argument(std::string(what) +
-                                ": the hopper kernel needs data and strides that are multiples of 16 bytes");
+                                ": the hopper kernel needs data and strides that are multiples of 16 bytes; "
+                                "PLAIT_CUDA_KERNEL=generic takes any");
   }
   return map;
 }
@@ -54,7 +55,8 @@ inline void require_aligned_output(FoldArgs const& args) {
                        args.out_head_stride % 8 == 0 && args.out_batch_stride % 8 == 0;
   if (!aligned)
     throw std::invalid_argument(
-        "out: the hopper kernel needs data and strides that are multiples of 16 bytes");
+        "out: the hopper kernel needs data and strides that are multiples of 16 bytes; "
+        "PLAIT_CUDA_KERNEL=generic takes any");
 }
 
 template <class C>
