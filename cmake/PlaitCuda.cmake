@@ -25,19 +25,24 @@ if(PLAIT_HAS_CUDA)
 endif()
 message(STATUS "Plait: CUDA ${PLAIT_HAS_CUDA}, NCCL ${PLAIT_HAS_NCCL}")
 
-# CUDA sources of a layer for one set of architectures, linked into the layer's library.
-# plait_cuda_sources(plait_kernels ARCHITECTURES 90a-real SOURCES a.cu b.cu)
+# How a target's CUDA sources are compiled, for these architectures.
+function(plait_cuda_options target architectures)
+  set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${architectures}"
+    POSITION_INDEPENDENT_CODE ON)
+  # CMake 3.25 does not know which nvcc has C++20, so the flag is ours. Registers, shared memory and spills of each
+  # kernel are in the build's log, where tests/run.sh looks for wgmma that was serialised.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20
+    "SHELL:-Xptxas -v" "SHELL:-Werror all-warnings" "SHELL:-Xcompiler -Wall,-Wextra"
+    -diag-suppress=554  # a view of const data need not convert to itself
+    --expt-relaxed-constexpr>)
+endfunction()
+
+# CUDA sources of a layer, compiled into the layer's library.
+# plait_cuda_sources(plait_kernels NAME plait_kernels_hopper ARCHITECTURES 90a-real SOURCES a.cu b.cu)
 function(plait_cuda_sources target)
   cmake_parse_arguments(ARG "" "NAME" "ARCHITECTURES;SOURCES" ${ARGN})
   add_library(${ARG_NAME} OBJECT ${ARG_SOURCES})
-  set_target_properties(${ARG_NAME} PROPERTIES CUDA_ARCHITECTURES "${ARG_ARCHITECTURES}" POSITION_INDEPENDENT_CODE ON)
+  plait_cuda_options(${ARG_NAME} "${ARG_ARCHITECTURES}")
   target_include_directories(${ARG_NAME} PRIVATE $<TARGET_PROPERTY:${target},INCLUDE_DIRECTORIES>)
-  # Registers, shared memory and spills of each kernel are in the build's log. wgmma that the assembler
-  # serialises (C7510) or setmaxnreg that it ignores (C7508) would cost most of the speed: an error.
-  # CMake 3.25 does not know which nvcc has C++20, so the flag is ours.
-  target_compile_options(${ARG_NAME} PRIVATE -std=c++20
-    "SHELL:-Xptxas -v" "SHELL:-Werror all-warnings" "SHELL:-Xcompiler -Wall,-Wextra"
-    -diag-suppress=554  # a view of const data need not convert to itself
-    --expt-relaxed-constexpr)
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:${ARG_NAME}>)
 endfunction()

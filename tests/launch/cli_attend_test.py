@@ -70,8 +70,8 @@ def check_trace(path, ranks):
 
 def check_attend(directory):
     out, lse = causal_attention(load(INPUT))
-    keys = {"strategy", "layout", "device", "transport", "ranks", "shape", "seconds", "tflops",
-            "exposed_comm_seconds", "bytes", "slots_bytes", "check"}  # fmt: skip
+    keys = {"strategy", "layout", "device", "kernels", "transport", "ranks", "shape", "seconds", "compute_seconds",
+            "tflops", "exposed_comm_seconds", "bytes", "slots_bytes", "check"}  # fmt: skip
     for ranks in (1, 2, 4):
         for strategy in ("ring", "allgather", "passq"):
             output, trace = f"{directory}/out", f"{directory}/trace"
