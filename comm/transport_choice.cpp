@@ -5,9 +5,9 @@
 #include <cstdlib>
 #include <set>
 
-#include "cuda/staged_transport.hpp"
 #include "nccl/transport.hpp"
 #include "plait/mpi_transport.hpp"
+#include "staging/staged_transport.hpp"
 
 namespace plait {
 namespace {
@@ -72,7 +72,8 @@ TransportChoice make_transport(World const& world, TransportKind asked, DeviceQu
   if (gpus.none_has_one) return {make_mpi_transport(world), "the tensors are in host memory"};
   bool const asked_for_mpi = asked == TransportKind::mpi;
   if (asked_for_mpi || !refusal.empty()) {
-    return {make_staged_transport(make_mpi_transport(world), queue.stream),
+    return {make_staged_transport(make_mpi_transport(world), make_cuda_copies(queue.stream),
+                                  make_cuda_copies(queue.stream)),
             fmt::format("{}; device memory goes through pinned host memory",
                         asked_for_mpi ? "asked for" : refusal)};
   }

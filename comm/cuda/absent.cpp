@@ -1,10 +1,10 @@
 // Device memory in a build without CUDA.
+#include "../staging/copy_queue.hpp"
 #include "plait/transport_choice.hpp"
-#include "staged_transport.hpp"
 
 namespace plait {
 
-std::unique_ptr<Transport> make_staged_transport(std::unique_ptr<Transport>, void*) {
+std::unique_ptr<CopyQueue> make_cuda_copies(void*) {
   throw NoTransport("device memory: built without CUDA");
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "../pieces.hpp"
 #include "call.hpp"
 
 namespace plait {
@@ -12,23 +13,6 @@ namespace {
 
 constexpr std::uint64_t magic = 0x504c41495430314d;  // no likely payload begins so
 constexpr int tag = 0;
-
-/// The bytes [begin, begin + length) of the pieces' stream, as regions.
-std::vector<Region> cut(std::vector<Region> const& pieces, std::size_t begin, std::size_t length) {
-  std::vector<Region> part;
-  for (Region const& piece : pieces) {
-    if (length == 0) break;
-    if (begin >= piece.bytes) {
-      begin -= piece.bytes;
-      continue;
-    }
-    std::size_t const bytes = std::min(piece.bytes - begin, length);
-    part.push_back({piece.data + begin, bytes});
-    length -= bytes;
-    begin = 0;
-  }
-  return part;
-}
 
 }  // namespace
 

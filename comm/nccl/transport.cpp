@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "../cuda/call.hpp"
-#include "../cuda/pieces.hpp"
+#include "../cuda/copy.hpp"
 #include "plait/comm_error.hpp"
 #include "plait/transport_choice.hpp"
 

@@ -8,42 +8,13 @@
 
 #include "plait/comm_error.hpp"
 #include "transport.hpp"
+#include "transport_case.hpp"
 
 namespace plait {
 namespace {
 
 using namespace std::chrono_literals;
-using Bytes = std::vector<std::byte>;
-
-/// Content that depends on the block and the place.
-std::byte content(std::uint64_t block, std::size_t i) {
-  return static_cast<std::byte>((block * 131 + i * 7 + (i >> 8)) & 0xff);
-}
-
-Bytes filled(std::uint64_t block, std::size_t size) {
-  Bytes bytes(size);
-  for (std::size_t i = 0; i < size; ++i) bytes[i] = content(block, i);
-  return bytes;
-}
-
-/// The memory cut at random places, some pieces empty.
-std::vector<Region> random_cut(Bytes& memory, std::mt19937& random) {
-  std::vector<Region> pieces;
-  for (std::size_t at = 0; at < memory.size();) {
-    std::size_t const size = std::uniform_int_distribution<std::size_t>(0, memory.size() - at)(random);
-    pieces.push_back({memory.data() + at, size});
-    at += size;
-    if (pieces.size() > 20) break;
-  }
-  std::size_t covered = 0;
-  for (Region const& piece : pieces) covered += piece.bytes;
-  pieces.push_back({memory.data() + covered, memory.size() - covered});
-  return pieces;
-}
-
-int neighbour(World const& world, int distance) {
-  return (world.rank() + distance + world.size()) % world.size();
-}
+using namespace plait::test;
 
 /// Every rank sends to the next one: with one rank, to itself.
 TEST(MpiTransport, RingOfAllSizes) {
@@ -59,10 +30,10 @@ TEST(MpiTransport, RingOfAllSizes) {
       transport->start({.round = size,
                         .sends = {{.peer = neighbour(world, 1),
                                    .block = static_cast<std::uint64_t>(world.rank()),
-                                   .pieces = random_cut(out, random)}},
+                                   .pieces = random_cut({out.data(), size}, random)}},
                         .receives = {{.peer = from,
                                       .block = static_cast<std::uint64_t>(from),
-                                      .pieces = random_cut(in, random)}}},
+                                      .pieces = random_cut({in.data(), size}, random)}}},
                        nullptr);
       transport->finish();
       auto const flights = transport->take_flights();
@@ -81,35 +52,26 @@ TEST(MpiTransport, RingOfAllSizes) {
   }
 }
 
-/// Random messages between all pairs, several between the same two, rounds without any: drawn alike on all
-/// ranks.
 TEST(MpiTransport, RandomExchanges) {
   World world(MPI_COMM_WORLD);
   auto const transport = make_mpi_transport(world, 1000);
   std::mt19937 random(9);
-  auto const draw = [&](std::size_t most) {
-    return std::uniform_int_distribution<std::size_t>(0, most)(random);
-  };
+  std::mt19937 cuts(static_cast<unsigned>(world.rank()) + 77);
   std::vector<std::uint64_t> sent(static_cast<std::size_t>(world.size()));
   for (std::uint64_t round = 0; round < 30; ++round) {
     std::vector<Bytes> memory;
     std::vector<std::pair<std::size_t, std::uint64_t>> arriving;  // memory and block
     Exchange exchange{.round = round, .sends = {}, .receives = {}};
-    std::size_t const messages = draw(10);
-    memory.reserve(2 * messages);
-    for (std::uint64_t block = 0; block < messages; ++block) {
-      int const from = static_cast<int>(draw(static_cast<std::size_t>(world.size()) - 1));
-      int const to = static_cast<int>(draw(static_cast<std::size_t>(world.size()) - 1));
-      std::size_t const size = draw(4000);
-      std::mt19937 cuts(static_cast<unsigned>(block) + 77);
-      if (from == world.rank()) {
-        exchange.sends.push_back({to, block, random_cut(memory.emplace_back(filled(block, size)), cuts)});
-        sent[static_cast<std::size_t>(to)] += size;
+    for (RandomMessage const& message : random_messages(world.size(), 4000, random)) {
+      if (message.from == world.rank()) {
+        Bytes& out = memory.emplace_back(filled(message.block, message.bytes));
+        exchange.sends.push_back({message.to, message.block, random_cut({out.data(), out.size()}, cuts)});
+        sent[static_cast<std::size_t>(message.to)] += message.bytes;
       }
-      cuts.seed(static_cast<unsigned>(block) + 78);
-      if (to == world.rank()) {
-        exchange.receives.push_back({from, block, random_cut(memory.emplace_back(size), cuts)});
-        arriving.emplace_back(memory.size() - 1, block);
+      if (message.to == world.rank()) {
+        Bytes& in = memory.emplace_back(message.bytes);
+        exchange.receives.push_back({message.from, message.block, random_cut({in.data(), in.size()}, cuts)});
+        arriving.emplace_back(memory.size() - 1, message.block);
       }
     }
     if (exchange.sends.empty() && exchange.receives.empty()) continue;

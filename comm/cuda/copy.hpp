@@ -5,30 +5,10 @@
 
 #include <vector>
 
+#include "../staging/copy_queue.hpp"
 #include "call.hpp"
-#include "plait/transport.hpp"
 
 namespace plait {
-
-/// The bytes [begin, begin + length) of the pieces' stream.
-[[nodiscard]] inline std::vector<Region> cut_pieces(std::vector<Region> const& pieces, std::size_t begin,
-                                                    std::size_t length) {
-  std::vector<Region> part;
-  for (Region const& piece : pieces) {
-    if (length == 0) break;
-    if (begin >= piece.bytes) {
-      begin -= piece.bytes;
-      continue;
-    }
-    std::size_t const bytes = std::min(piece.bytes - begin, length);
-    part.push_back({piece.data + begin, bytes});
-    length -= bytes;
-    begin = 0;
-  }
-  return part;
-}
-
-enum class Copy : std::uint8_t { gather, scatter };
 
 /// `count` rows of `width` bytes, `pitch` apart, to (gather) or from (scatter) a contiguous buffer.
 inline void copy_rows(Copy direction, std::byte* rows, std::size_t pitch, std::size_t width,
