@@ -10,8 +10,9 @@
 #include <numbers>
 #include <utility>
 
-#include "fold_path.hpp"
+#include "fold_work.hpp"
 #include "plait/cpu_device.hpp"
+#include "state_row.hpp"
 
 namespace plait {
 namespace {
@@ -36,20 +37,24 @@ class CpuMemory : public DeviceMemory {
 };
 
 struct CpuFoldPlan : FoldPlan {
-  explicit CpuFoldPlan(TileList tiles) : list(std::move(tiles)) {}
+  CpuFoldPlan(TileList tiles, cpu::FoldPath fold_path) : list(std::move(tiles)), path(fold_path) {}
   std::size_t bytes() const override { return sizeof *this + list.bytes(); }
   std::string kernel() const override { return "cpu"; }
   TileList list;
+  cpu::FoldPath path;
 };
 
-cpu::FoldPath path_of(CpuIsa isa) {
+cpu::FoldPath path_of(CpuIsa isa, DType dtype) {
   switch (isa) {
 #ifdef __x86_64__
+    case CpuIsa::avx512_bf16:
+      return dtype == DType::bf16 ? cpu::avx512_bf16_path() : cpu::avx512_path();
     case CpuIsa::avx512:
       return cpu::avx512_path();
     case CpuIsa::avx2:
       return cpu::avx2_path();
 #else
+    case CpuIsa::avx512_bf16:
     case CpuIsa::avx512:
     case CpuIsa::avx2:
 #endif
@@ -66,12 +71,13 @@ CpuIsa choose_isa(std::optional<CpuIsa> asked) {
   for (CpuIsa const isa : supported) names += fmt::format("{}{}", names.empty() ? "" : ", ", name(isa));
   char const* const variable = std::getenv("PLAIT_CPU_ISA");
   if (!asked && variable != nullptr) {
-    for (CpuIsa const isa : {CpuIsa::scalar, CpuIsa::avx2, CpuIsa::avx512}) {
+    for (CpuIsa const isa : {CpuIsa::scalar, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16}) {
       if (name(isa) == variable) asked = isa;
     }
     if (!asked) {
-      throw Unsupported(fmt::format("PLAIT_CPU_ISA={}: must be scalar, avx2 or avx512; this processor has {}",
-                                    variable, names));
+      throw Unsupported(
+          fmt::format("PLAIT_CPU_ISA={}: must be scalar, avx2, avx512 or avx512_bf16; this processor has {}",
+                      variable, names));
     }
   }
   if (!asked) return supported.back();
@@ -100,7 +106,6 @@ class CpuDevice : public Device {
  public:
   explicit CpuDevice(CpuOptions options)
       : isa_(choose_isa(options.isa)),
-        path_(path_of(isa_)),
         threads_(options.threads > 0 ? options.threads : omp_get_max_threads()) {}
 
   std::string describe() const override {
@@ -111,7 +116,7 @@ class CpuDevice : public Device {
     return std::make_unique<CpuMemory>(bytes);
   }
 
-  std::size_t scratch_bytes() const override { return scratch_ ? scratch_->bytes() : 0; }
+  std::size_t scratch_bytes() const override { return scratch_.bytes(); }
 
   std::unique_ptr<FoldPlan> prepare(FoldShape const& shape) override {
     constexpr Index largest = 512;
@@ -119,56 +124,31 @@ class CpuDevice : public Device {
       throw Unsupported(fmt::format("head dimensions {} and {}: the CPU folds 1 to {}", shape.head_dim,
                                     shape.value_dim, largest));
     }
-    std::size_t const floats = path_.scratch_floats(shape.head_dim, shape.value_dim);
-    std::size_t const per_thread = (floats * sizeof(float) + alignment - 1) / alignment * alignment;
-    if (per_thread > scratch_per_thread_) {
-      scratch_per_thread_ = per_thread;
-      scratch_ = std::make_unique<CpuMemory>(per_thread * static_cast<std::size_t>(threads_));
+    cpu::FoldPath const path = path_of(isa_, shape.dtype);
+    auto const needed = scratch_.larger(cpu::FoldScratch(path, shape.head_dim, shape.value_dim, threads_));
+    if (needed.bytes() > scratch_.bytes()) {
+      scratch_memory_ = std::make_unique<CpuMemory>(needed.bytes());
+      std::memset(scratch_memory_->data(), 0, needed.bytes());
+      scratch_ = needed;
+      scratch_.place(scratch_memory_->data());
     }
-    return std::make_unique<CpuFoldPlan>(make_tile_list(shape.q, shape.kv, shape.bands, cpu::tile_rows));
+    return std::make_unique<CpuFoldPlan>(make_tile_list(shape.q, shape.kv, shape.bands, cpu::tile_rows),
+                                         path);
   }
 
   void fold(FoldPlan const& plan, FoldOperands const& operands) override {
-    TileList const& list = dynamic_cast<CpuFoldPlan const&>(plan).list;
+    auto const& prepared = dynamic_cast<CpuFoldPlan const&>(plan);
     if (operands.start == Start::identity) clear(operands.state);
-    // Longest tiles first, so that no thread is left with one at the end. A tile has one owner: no order of
-    // the items changes a result.
-    Index const lanes = operands.q.batch * operands.k.heads;
-    Index const items = static_cast<Index>(list.tiles.size()) * lanes;
-#pragma omp parallel for schedule(dynamic) num_threads(threads_)
-    for (Index item = 0; item < items; ++item) {
-      float* const scratch =
-          scratch_ == nullptr
-              ? nullptr
-              : reinterpret_cast<float*>(
-                    scratch_->data() + scratch_per_thread_ * static_cast<std::size_t>(omp_get_thread_num()));
-      path_.fold({.operands = operands,
-                  .list = list,
-                  .tile = list.tiles[static_cast<std::size_t>(item / lanes)],
-                  .batch = item % lanes / operands.k.heads,
-                  .kv_head = item % operands.k.heads,
-                  .scratch = scratch});
-    }
+    cpu::fold(prepared.path, prepared.list, operands, threads_, scratch_);
     if (operands.output) finish(operands.state, *operands.output);
   }
 
   void merge(StateView from, StateView into, Start start) override {
     Index const rows = into.batch * into.heads * into.rows;
-    Index const dim = into.value_dim;
 #pragma omp parallel for num_threads(threads_)
     for (Index row = 0; row < rows; ++row) {
-      float const into_m = start == Start::identity ? -infinity : into.m[row];
-      RowMerge const merged = merge_rows(into_m, from.m[row]);
-      float* const o = into.o + row * dim;
-      float const* const from_o = from.o + row * dim;
-      if (start == Start::identity) {
-        into.l[row] = from.l[row];
-        std::copy_n(from_o, dim, o);
-      } else {
-        into.l[row] = merged(into.l[row], from.l[row]);
-        for (Index d = 0; d < dim; ++d) o[d] = merged(o[d], from_o[d]);
-      }
-      into.m[row] = merged.m;
+      if (start == Start::identity) cpu::clear_row(into, row);
+      cpu::merge_row(from, row, into, row);
     }
   }
 
@@ -223,18 +203,13 @@ class CpuDevice : public Device {
   void clear(StateView const& state) const {
     Index const rows = state.batch * state.heads * state.rows;
 #pragma omp parallel for num_threads(threads_)
-    for (Index row = 0; row < rows; ++row) {
-      state.m[row] = -infinity;
-      state.l[row] = 0.0f;
-      std::fill_n(state.o + row * state.value_dim, state.value_dim, 0.0f);
-    }
+    for (Index row = 0; row < rows; ++row) cpu::clear_row(state, row);
   }
 
   CpuIsa isa_;
-  cpu::FoldPath path_;
   int threads_;
-  std::size_t scratch_per_thread_ = 0;
-  std::unique_ptr<CpuMemory> scratch_;
+  cpu::FoldScratch scratch_;
+  std::unique_ptr<CpuMemory> scratch_memory_;
   std::vector<std::chrono::steady_clock::time_point> marks_;
 };
 
@@ -248,6 +223,8 @@ std::string_view name(CpuIsa isa) {
       return "avx2";
     case CpuIsa::avx512:
       return "avx512";
+    case CpuIsa::avx512_bf16:
+      return "avx512_bf16";
   }
   __builtin_unreachable();
 }
@@ -258,10 +235,10 @@ std::vector<CpuIsa> supported_isas() {
   bool const avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (avx2) found.push_back(CpuIsa::avx2);
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    found.push_back(CpuIsa::avx512);
-  }
+  bool const avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512) found.push_back(CpuIsa::avx512);
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(CpuIsa::avx512_bf16);
 #endif
   return found;
 }

@@ -1,30 +1,37 @@
-// The blocked fold for AVX-512 F, BW, DQ and VL. Compiled with flags of its own: nothing here may be inline
-// and shared with other files, or the linker could pick this file's copy for processors that lack the
+// The blocked fold for AVX-512 F, BW, DQ and VL, in fp32. Compiled with flags of its own: nothing here may be
+// inline and shared with other files, or the linker could pick this file's copy for processors that lack the
 // instructions.
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "fold_path.hpp"
 
 namespace plait::cpu {
 namespace {
 
-constexpr Index lanes = 16;
+#include "avx512.inl"
 
-// The form with a mask: GCC 12 warns of the other that its own header reads an undefined value.
-inline auto load_half(std::uint16_t const* from) {
-  return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+constexpr Index word_elements = 1;
+
+inline Vector multiply_add(Vector sum, Vector a, Vector b) {
+  return sum + a * b;
 }
 
+inline void store_weights(float* row, Index column, Vector weights) {
+  store_vector(row + column, weights);
+}
+
+#include "fold_few.inl"
 #include "fold_vector.inl"
 
 }  // namespace
 
 FoldPath avx512_path() {
-  return path;
+  return {fold_packed, fold_few, few_rows, scratch_floats};
 }
 
 }  // namespace plait::cpu

@@ -24,6 +24,7 @@ struct Row {
       for (Index d = 0; d < value_dim; ++d) o[d] *= kept;
       m = score;
     }
+    if (std::isnan(score) && m == -infinity) m = 0.0f;  // not the identity: a merge keeps the NaN
     float const weight = std::exp2(score - m);
     l += weight;
     for (Index d = 0; d < value_dim; ++d) o[d] += weight * load(operands.v.dtype, value, d);
@@ -38,24 +39,27 @@ float dot(FoldOperands const& operands, void const* q, void const* k) {
   return sum;
 }
 
-void fold(FoldItem const& item) {
+void fold_range(FoldItem const& item, KeyRange const& range, Index head) {
   FoldOperands const& operands = item.operands;
-  StateView const& state = operands.state;
-  Index const group = operands.q.heads / operands.k.heads;
+  StateView const& state = item.state;
   float const scale = operands.scale * std::numbers::log2e_v<float>;
-  for (Index head = item.kv_head * group; head < (item.kv_head + 1) * group; ++head) {
-    for (Index i = item.tile.first; i < item.tile.last; ++i) {
-      KeyRange const& range = item.list.ranges[static_cast<std::size_t>(i)];
-      for (Index row = range.rows.begin; row < range.rows.end; ++row) {
-        Index const at = (item.batch * state.heads + head) * state.rows + row;
-        Row mine{state.m[at], state.l[at], state.o + at * state.value_dim, state.value_dim};
-        Slice const keys = intersect(range.keys, {row + range.lo, row + range.hi + 1});
-        for (Index key = keys.begin; key < keys.end; ++key) {
-          float const score = scale * dot(operands, operands.q.at(item.batch, row, head),
-                                          operands.k.at(item.batch, key, item.kv_head));
-          mine.see(score, operands, operands.v.at(item.batch, key, item.kv_head));
-        }
-      }
+  for (Index row = range.rows.begin; row < range.rows.end; ++row) {
+    Index const at = item.origin + head * state.rows + row;
+    Row mine{state.m[at], state.l[at], state.o + at * state.value_dim, state.value_dim};
+    Slice const keys = intersect(range.keys, {row + range.lo, row + range.hi + 1});
+    for (Index key = keys.begin; key < keys.end; ++key) {
+      float const score = scale * dot(operands, operands.q.at(item.batch, row, head),
+                                      operands.k.at(item.batch, key, item.kv_head));
+      mine.see(score, operands, operands.v.at(item.batch, key, item.kv_head));
+    }
+  }
+}
+
+void fold(FoldItem const& item) {
+  for (Index tile = item.tiles.begin; tile < item.tiles.end; ++tile) {
+    Slice const ranges = ranges_of(item, tile);
+    for (Index head = item.heads.begin; head < item.heads.end; ++head) {
+      for (Index i = ranges.begin; i < ranges.end; ++i) fold_range(item, range_at(item, i), head);
     }
   }
 }
@@ -63,7 +67,7 @@ void fold(FoldItem const& item) {
 }  // namespace
 
 FoldPath scalar_path() {
-  return {.fold = fold, .scratch_floats = [](Index, Index) { return std::size_t{0}; }};
+  return {fold, fold, 0, [](Index, Index) { return std::size_t{0}; }};
 }
 
 }  // namespace plait::cpu

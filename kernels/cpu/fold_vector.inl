@@ -1,170 +1,104 @@
-// The blocked flash tile over vectors of `lanes` floats: one source, compiled once per instruction set. The
-// includer has defined, in its own unnamed namespace, `lanes` and `load_half(uint16_t const*)` (lanes fp16
-// values as a Vector).
+// The blocked flash tile. The includer has defined, beside what vector.inl needs: `block_rows`,
+// `word_elements` (elements in a 32-bit word along a product's depth) and `multiply_add(sum, a, b)` on
+// vectors of words.
 //
-// Scores are scaled by scale · log2(e) as they leave the registers: once rounded. Per block of keys, K is
-// packed transposed and V as it is, both as fp32 panels of `panel` columns, for all query heads of the group.
-// Both products run in one micro-kernel: a block of `block_rows` rows by one panel in registers.
+// Per block of keys, K is packed transposed and V as it is, for all tiles of the item and all query heads of
+// the group. Both products run in one micro-kernel: a block of rows by one panel of the packed words, in
+// registers. Scores are scaled by scale · log2(e), masked and their maxima found as they leave the registers;
+// one pass makes them weights.
 
-using Vector __attribute__((vector_size(lanes * sizeof(float)))) = float;
-using IntVector __attribute__((vector_size(lanes * sizeof(float)))) = std::int32_t;
-// The same, at any address.
-using LooseVector __attribute__((vector_size(lanes * sizeof(float)), aligned(4))) = float;
-
-// 6 × 4 accumulators of 32 registers, or 6 × 2 of 16: head dimensions of 64 and 128 are whole panels.
-constexpr Index block_rows = 6;
-constexpr Index panel_vectors = lanes == 16 ? 4 : 2;
+constexpr Index panel_vectors = 2;  // block_rows × 2 accumulators, 2 columns, and what is broadcast
 constexpr Index panel = panel_vectors * lanes;
 constexpr Index key_block = 256;  // K and V of a block, packed, stay in L2
-static_assert(key_block % panel == 0 && tile_rows % block_rows == 0);
-constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr Index largest_dim = 512;
+// Words from one row of a block to the next, in all its arrays: a constant, so that the micro-kernel's
+// addresses are one register and offsets; and not a multiple of 2 KiB, so that rows do not share cache sets.
+constexpr Index row_stride = largest_dim + 16;
+static_assert(key_block % panel == 0 && key_block <= largest_dim && tile_rows % block_rows == 0);
 
-constexpr Index round_up(Index value, Index multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
+#include "pack.inl"
 
-inline Vector splat(float value) {
-  return Vector{} + value;
-}
-inline Vector load_vector(float const* from) {
-  return *reinterpret_cast<LooseVector const*>(from);
-}
-inline void store_vector(float* to, Vector value) {
-  *reinterpret_cast<LooseVector*>(to) = value;
-}
-
-inline Vector larger(Vector a, Vector b) {
-  return a > b ? a : b;
-}
-inline Vector added(Vector a, Vector b) {
-  return a + b;
-}
-
-/// All lanes combined by halves: four steps for sixteen lanes.
-template <Vector (*combine)(Vector, Vector)>
-inline float across(Vector value) {
-  IntVector lane;
-  for (int i = 0; i < static_cast<int>(lanes); ++i) lane[i] = i;
-#pragma GCC unroll 4
-  for (int distance = static_cast<int>(lanes) / 2; distance > 0; distance /= 2) {
-    value = combine(value, __builtin_shuffle(value, lane ^ distance));
-  }
-  return value[0];
-}
-
-/// 2^x for x ≤ 0, to about one unit in the last place; 0 below 2^−126, NaN for NaN.
-inline Vector exp2_negative(Vector x) {
-  constexpr float round_magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer
-  Vector const lowest = splat(-126.0f);
-  Vector const clamped = x < lowest ? lowest : x;  // a NaN passes
-  Vector const rounded = (clamped + round_magic) - round_magic;
-  Vector const f = clamped - rounded;  // in [−0.5, 0.5]
-  // Taylor coefficients (ln 2)^k / k!; the remainder after f^7 is below 6e−9.
-  Vector p = splat(1.52527338e-5f);
-  p = p * f + 1.54035304e-4f;
-  p = p * f + 1.33335581e-3f;
-  p = p * f + 9.61812911e-3f;
-  p = p * f + 5.55041087e-2f;
-  p = p * f + 2.40226507e-1f;
-  p = p * f + 6.93147181e-1f;
-  p = p * f + 1.0f;
-  auto const exponent = __builtin_convertvector(rounded, IntVector);
-  auto const bits = reinterpret_cast<IntVector>(p) + (exponent << 23);
-  return x < lowest ? Vector{} : reinterpret_cast<Vector>(bits);
-}
-
-/// C[block_rows][panel] = (C or 0) + A · B: A is [block_rows][depth] with stride `a_stride`, B is
-/// [depth][panel].
-enum class Into : std::uint8_t { sum, product };
-template <Into into>
-inline void multiply(float const* __restrict a, Index a_stride, float const* __restrict b, Index depth,
-                     float* __restrict c, Index c_stride, float factor = 1.0f) {
-  Vector sums[block_rows][panel_vectors];
-#pragma GCC unroll 6
-  for (Index i = 0; i < block_rows; ++i) {
-#pragma GCC unroll 4
-    for (Index j = 0; j < panel_vectors; ++j) {
-      sums[i][j] = into == Into::sum ? load_vector(c + i * c_stride + j * lanes) : Vector{};
-    }
-  }
+/// sums = A · B: A is [rows][depth], B is [depth][panel], `vectors` of it wide.
+template <Index rows, Index vectors>
+inline void multiply(float const* a, float const* b, Index depth, Vector (&sums)[rows][vectors]) {
   for (Index d = 0; d < depth; ++d) {
-    Vector columns[panel_vectors];
-#pragma GCC unroll 4
-    for (Index j = 0; j < panel_vectors; ++j) columns[j] = load_vector(b + d * panel + j * lanes);
-#pragma GCC unroll 6
-    for (Index i = 0; i < block_rows; ++i) {
-      Vector const value = splat(a[i * a_stride + d]);
-#pragma GCC unroll 4
-      for (Index j = 0; j < panel_vectors; ++j) sums[i][j] += value * columns[j];
-    }
-  }
-#pragma GCC unroll 6
-  for (Index i = 0; i < block_rows; ++i) {
-#pragma GCC unroll 4
-    for (Index j = 0; j < panel_vectors; ++j) {
-      store_vector(c + i * c_stride + j * lanes, into == Into::sum ? sums[i][j] : sums[i][j] * factor);
+    Vector columns[vectors];
+#pragma GCC unroll 2
+    for (Index j = 0; j < vectors; ++j) columns[j] = load_vector(b + d * panel + j * lanes);
+#pragma GCC unroll 12
+    for (Index i = 0; i < rows; ++i) {
+      Vector const value = splat(a[i * row_stride + d]);
+#pragma GCC unroll 2
+      for (Index j = 0; j < vectors; ++j) sums[i][j] = multiply_add(sums[i][j], value, columns[j]);
     }
   }
 }
 
-/// `count` elements as fp32; reads no element beyond them.
-inline void to_floats(DType type, void const* from, Index count, float* to) {
-  Index i = 0;
-  switch (type) {
-    case DType::f32:
-      __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
-      return;
-    case DType::bf16: {
-      auto const* const bits = static_cast<std::uint16_t const*>(from);
-      for (; i < count; ++i) {
-        std::uint32_t const wide = static_cast<std::uint32_t>(bits[i]) << 16;
-        __builtin_memcpy(to + i, &wide, sizeof wide);
-      }
-      return;
-    }
-    case DType::f16: {
-      auto const* const bits = static_cast<std::uint16_t const*>(from);
-      for (; i + lanes <= count; i += lanes) store_vector(to + i, load_half(bits + i));
-      if (i == count) return;
-      std::uint16_t rest[lanes] = {};
-      __builtin_memcpy(rest, bits + i, static_cast<std::size_t>(count - i) * sizeof rest[0]);
-      Vector const last = load_half(rest);
-      __builtin_memcpy(to + i, &last, static_cast<std::size_t>(count - i) * sizeof(float));
-      return;
-    }
-  }
+/// Calls use(rows, vectors), both std::integral_constant, with the least number of rows that will do.
+template <class Use>
+inline void with_shape(Index rows, Index vectors, Use&& use) {
+  auto const with_vectors = [&](auto constant) {
+    if (vectors == panel_vectors) return use(constant, std::integral_constant<Index, panel_vectors>{});
+    use(constant, std::integral_constant<Index, 1>{});
+  };
+  if (rows <= block_rows / 3) return with_vectors(std::integral_constant<Index, block_rows / 3>{});
+  if (rows <= 2 * block_rows / 3) return with_vectors(std::integral_constant<Index, 2 * block_rows / 3>{});
+  with_vectors(std::integral_constant<Index, block_rows>{});
 }
 
 /// One thread's scratch. All parts are multiples of 16 floats, so each is aligned to 64 bytes.
 struct Scratch {
-  Scratch(float* memory, Index head_dim_in, Index value_dim)
-      : head_dim(head_dim_in), value_columns(round_up(value_dim, panel)) {
+  Scratch(float* memory, Index head_dim, Index value_dim)
+      : depth((head_dim + word_elements - 1) / word_elements),
+        row_words(round_up(depth, lanes)),
+        value_columns(round_up(value_dim, lanes)) {
     auto const take = [&](Index floats) {
       float* const part = memory;
       memory += round_up(floats, 16);
       total += round_up(floats, 16);
       return part;
     };
-    q = take(tile_rows * head_dim);
-    o = take(tile_rows * value_columns);
-    k = take(key_block * head_dim);
-    v = take(key_block * value_columns);
-    scores = take(block_rows * key_block);
-    row = take(std::max(head_dim, value_columns));
+    q = take(block_rows * row_stride);
+    scores = take(block_rows * row_stride);
+    o = take(block_rows * row_stride);
+    highest = take(block_rows * lanes);
+    rows = take(std::max(lanes * row_words, word_elements * value_columns));
+    k = take(key_block * depth);
+    v = take(key_block / word_elements * round_up(value_dim, panel));
   }
 
-  Index head_dim;
-  Index value_columns;
-  float* q;       ///< [tile_rows][head_dim]
-  float* o;       ///< [tile_rows][value_columns]
-  float* k;       ///< [key_block / panel][head_dim][panel]
-  float* v;       ///< [value_columns / panel][key_block][panel]
-  float* scores;  ///< [block_rows][key_block]
-  float* row;     ///< one row on its way into a panel
+  Index depth;          ///< words of a query or key
+  Index row_words;      ///< the same in whole vectors
+  Index value_columns;  ///< the value dimension in whole vectors
+  float* q;             ///< [block_rows], words
+  float* scores;        ///< [block_rows][key_block], then weights, as words
+  float* o;             ///< [block_rows][value_columns]
+  float* highest;       ///< [block_rows][lanes]: the scores' maximum is in some lane
+  float* rows;          ///< rows on their way into a panel
+  float* k;             ///< [key_block / panel][depth][panel], words
+  float* v;             ///< [columns / panel][key_block / word_elements][panel], words
   Index total = 0;
 };
 
-/// The fold of one tile for one key/value head.
+/// A block of rows, over the query heads of the group and the rows of a range.
+struct RowBlock {
+  Index count = 0;
+  Slice span;                  ///< hull of the positions
+  Index position[block_rows];  ///< counted from the fold's first query
+  Index at[block_rows];        ///< in m, l and O
+  Index head[block_rows];
+
+  void add(Index row_position, Index row_at, Index row_head) {
+    span = count == 0 ? Slice{row_position, row_position + 1}
+                      : Slice{std::min(span.begin, row_position), std::max(span.end, row_position + 1)};
+    position[count] = row_position;
+    at[count] = row_at;
+    head[count] = row_head;
+    ++count;
+  }
+};
+
+/// The fold of some tiles for one key/value head.
 class TileFold {
  public:
   explicit TileFold(FoldItem const& item)
@@ -174,160 +108,182 @@ class TileFold {
         scale_(item.operands.scale * 1.44269504f) {}
 
   void run() {
-    Index const group = operands_.q.heads / operands_.k.heads;
-    for (Index i = item_.tile.first; i < item_.tile.last; ++i) {
-      KeyRange const& range = item_.list.ranges[static_cast<std::size_t>(i)];
-      for (Index begin = range.keys.begin; begin < range.keys.end; begin += key_block) {
-        Slice const keys{begin, std::min(begin + key_block, range.keys.end)};
-        pack_keys(keys);
-        pack_values(keys);
-        for (Index g = 0; g < group; ++g) fold_block(item_.kv_head * group + g, range, keys);
+    Slice hull;
+    for (Index tile = item_.tiles.begin; tile < item_.tiles.end; ++tile) {
+      Slice const ranges = ranges_of(item_, tile);
+      next_[tile - item_.tiles.begin] = ranges.begin;
+      for (Index i = ranges.begin; i < ranges.end; ++i) {
+        Slice const keys = range_at(item_, i).keys;
+        hull = hull.empty() ? keys : Slice{std::min(hull.begin, keys.begin), std::max(hull.end, keys.end)};
       }
+    }
+    // Blocks begin at multiples of their size: how tiles share items changes no result.
+    for (Index begin = round_down(hull.begin, key_block); begin < hull.end; begin += key_block) {
+      fold_keys({begin, begin + key_block});
     }
   }
 
  private:
-  /// Keys as columns; keys after the last are zero.
-  void pack_keys(Slice keys) const {
-    Index const dim = scratch_.head_dim;
-    Index const count = keys.size();
-    for (Index key = 0; key < round_up(count, panel); ++key) {
-      float* const column = scratch_.k + key / panel * dim * panel + key % panel;
-      if (key < count) {
-        to_floats(operands_.k.dtype, operands_.k.at(item_.batch, keys.begin + key, item_.kv_head), dim,
-                  scratch_.row);
-        for (Index d = 0; d < dim; ++d) column[d * panel] = scratch_.row[d];
+  /// Calls use(range, its keys in the block) for each tile's ranges that meet a block of keys.
+  template <class Use>
+  void for_each_range(Slice block, Use&& use) {
+    for (Index tile = item_.tiles.begin; tile < item_.tiles.end; ++tile) {
+      Slice const ranges = ranges_of(item_, tile);
+      Index& next = next_[tile - item_.tiles.begin];
+      while (next < ranges.end && range_at(item_, next).keys.end <= block.begin) ++next;
+      for (Index i = next; i < ranges.end; ++i) {
+        KeyRange const range = range_at(item_, i);
+        if (range.keys.begin >= block.end) break;
+        Slice const keys = intersect(range.keys, block);
+        if (!keys.empty()) use(range, keys);
+      }
+    }
+  }
+
+  void fold_keys(Slice block) {
+    SeenKeys seen;
+    for_each_range(block, [&](KeyRange const&, Slice keys) {
+      seen.add({keys.begin - block.begin, keys.end - block.begin});
+    });
+    if (seen.span.empty()) return;
+    pack_keys(operands_.k, item_.batch, item_.kv_head, block.begin, seen, scratch_.row_words, scratch_.rows,
+              scratch_.k);
+    pack_values(operands_.v, item_.batch, item_.kv_head, block.begin, seen, scratch_.value_columns,
+                scratch_.rows, scratch_.v);
+    for_each_range(block, [&](KeyRange const& range, Slice keys) { fold_range(range, keys, block.begin); });
+  }
+
+  /// The packed keys `keys`, of the block that begins at key `first`, into the range's rows of all heads.
+  void fold_range(KeyRange const& range, Slice keys, Index first) const {
+    RowBlock block;
+    for (Index head = item_.heads.begin; head < item_.heads.end; ++head) {
+      for (Index row = range.rows.begin; row < range.rows.end; ++row) {
+        block.add(row, item_.origin + head * item_.state.rows + row, head);
+        if (block.count < block_rows) continue;
+        fold_rows(range, keys, first, block);
+        block.count = 0;
+      }
+    }
+    if (block.count > 0) fold_rows(range, keys, first, block);
+  }
+
+  void fold_rows(KeyRange const& range, Slice keys, Index first, RowBlock const& block) const {
+    // The keys that some row of the block sees, counted from the first packed key.
+    Slice const hull = intersect(keys, {block.span.begin + range.lo, block.span.end + range.hi});
+    if (hull.empty()) return;
+    Slice const seen{hull.begin - first, hull.end - first};
+    Slice const columns{round_down(seen.begin, lanes), round_up(seen.end, lanes)};
+    // Of these, those that every row sees need no mask.
+    Slice const common = intersect(keys, {block.span.end - 1 + range.lo, block.span.begin + range.hi + 1});
+    Slice const clear{common.begin - first, common.end - first};
+    for (Index i = 0; i < block.count; ++i) {
+      to_words(operands_.q.dtype, operands_.q.at(item_.batch, block.position[i], block.head[i]),
+               operands_.q.dim, scratch_.q + i * row_stride);
+      store_vector(scratch_.highest + i * lanes, splat(-infinity));
+    }
+    for (Index column = columns.begin; column < columns.end;) {
+      Index const end = std::min(round_down(column, panel) + panel, columns.end);
+      if (clear.begin <= column && end <= clear.end) {
+        score(block, {column, end}, [](Index, Index, Vector scores) { return scores; });
       } else {
-        for (Index d = 0; d < dim; ++d) column[d * panel] = 0.0f;
+        score(block, {column, end}, [&](Index i, Index at, Vector scores) {
+          Slice const visible =
+              intersect(keys, {block.position[i] + range.lo, block.position[i] + range.hi + 1});
+          auto const begin =
+              static_cast<std::int32_t>(std::clamp<Index>(visible.begin - first - at, 0, lanes));
+          auto const last = static_cast<std::int32_t>(std::clamp<Index>(visible.end - first - at, 0, lanes));
+          IntVector const lane = numbered([](int number) { return number; });
+          return (lane >= begin) & (lane < last) ? scores : splat(-infinity);
+        });
       }
+      column = end;
     }
+    for (Index i = 0; i < block.count; ++i) soften_row(i, block.at[i], columns);
+    add_values(block, seen);
   }
 
-  /// Value rows cut into panels; rows after the last key and columns after the last are zero.
-  void pack_values(Slice keys) const {
-    Index const dim = operands_.v.dim;
-    Index const count = keys.size();
-    for (Index d = dim; d < scratch_.value_columns; ++d) scratch_.row[d] = 0.0f;
-    for (Index key = 0; key < round_up(count, panel); ++key) {
-      if (key < count) {
-        to_floats(operands_.v.dtype, operands_.v.at(item_.batch, keys.begin + key, item_.kv_head), dim,
-                  scratch_.row);
-      } else {
-        for (Index d = 0; d < dim; ++d) scratch_.row[d] = 0.0f;
+  /// Scores of the block's rows and some columns of one panel; `mask(row, column, scores)` hides some.
+  template <class Mask>
+  void score(RowBlock const& block, Slice columns, Mask&& mask) const {
+    float const* const packed =
+        scratch_.k + columns.begin / panel * scratch_.depth * panel + columns.begin % panel;
+    with_shape(block.count, columns.size() / lanes, [&](auto row_constant, auto vector_constant) {
+      constexpr Index rows = row_constant;
+      constexpr Index vectors = vector_constant;
+      Vector sums[rows][vectors] = {};
+      multiply<rows, vectors>(scratch_.q, packed, scratch_.depth, sums);
+#pragma GCC unroll 12
+      for (Index i = 0; i < rows; ++i) {
+        if (i >= block.count) break;
+        Vector highest = load_vector(scratch_.highest + i * lanes);
+#pragma GCC unroll 2
+        for (Index j = 0; j < vectors; ++j) {
+          Index const column = columns.begin + j * lanes;
+          Vector const scores = mask(i, column, sums[i][j] * scale_);
+          store_vector(scratch_.scores + i * row_stride + column, scores);
+          highest = larger(scores, highest);
+        }
+        store_vector(scratch_.highest + i * lanes, highest);
       }
-      for (Index column = 0; column < scratch_.value_columns; column += panel) {
-        float* const target = scratch_.v + (column * key_block + key * panel);
-        __builtin_memcpy(target, scratch_.row + column, panel * sizeof(float));
-      }
-    }
+    });
   }
 
-  /// Folds the packed keys into the range's rows of one query head.
-  void fold_block(Index head, KeyRange const& range, Slice keys) const {
-    StateView const& state = operands_.state;
-    Index const rows = range.rows.size();
-    Index const first = (item_.batch * state.heads + head) * state.rows + range.rows.begin;
-    float* const m = state.m + first;
-    float* const l = state.l + first;
-    float* const o = state.o + first * state.value_dim;
-    load_queries(head, range.rows);
-    for (Index row = 0; row < rows; ++row) {
-      __builtin_memcpy(scratch_.o + row * scratch_.value_columns, o + row * state.value_dim,
-                       static_cast<std::size_t>(state.value_dim) * sizeof(float));
-    }
-    for (Index row = 0; row < rows; row += block_rows) {
-      fold_rows(range, keys, {row, std::min(row + block_rows, rows)}, m, l);
-    }
-    for (Index row = 0; row < rows; ++row) {
-      __builtin_memcpy(o + row * state.value_dim, scratch_.o + row * scratch_.value_columns,
-                       static_cast<std::size_t>(state.value_dim) * sizeof(float));
-    }
+  /// One row's scores become weights, and its O comes to the new reference.
+  void soften_row(Index i, Index at, Slice columns) const {
+    float* const row = scratch_.scores + i * row_stride;
+    float const kept =
+        soften(row, columns, load_vector(scratch_.highest + i * lanes), item_.state.m[at], item_.state.l[at],
+               [&](Index column, Vector weight) { store_weights(row, column, weight); });
+    Index const dim = item_.state.value_dim;
+    float const* const from = item_.state.o + at * dim;
+    float* const o = scratch_.o + i * row_stride;
+    Index d = 0;
+    for (; d + lanes <= dim; d += lanes) store_vector(o + d, load_vector(from + d) * kept);
+    if (d < dim) store_vector(o + d, load_elements<DType::f32>(from + d, dim - d) * kept);
   }
 
-  /// The range's queries; rows up to the next whole block are zero.
-  void load_queries(Index head, Slice rows) const {
-    Index const dim = scratch_.head_dim;
-    for (Index row = 0; row < round_up(rows.size(), block_rows); ++row) {
-      float* const target = scratch_.q + row * dim;
-      if (row < rows.size()) {
-        to_floats(operands_.q.dtype, operands_.q.at(item_.batch, rows.begin + row, head), dim, target);
-      } else {
-        for (Index d = 0; d < dim; ++d) target[d] = 0.0f;
-      }
-    }
-  }
-
-  /// One block of rows, counted from the range's first.
-  void fold_rows(KeyRange const& range, Slice keys, Slice rows, float* m, float* l) const {
-    Slice const positions{range.rows.begin + rows.begin, range.rows.begin + rows.end};
-    // The keys that some row of the block sees, counted from the first packed key, in whole panels.
-    Slice const seen = intersect(keys, {positions.begin + range.lo, positions.end + range.hi});
-    if (seen.empty()) return;
-    Slice const columns{(seen.begin - keys.begin) / panel * panel, round_up(seen.end - keys.begin, panel)};
-    float const* const q = scratch_.q + rows.begin * scratch_.head_dim;
-    for (Index column = columns.begin; column < columns.end; column += panel) {
-      multiply<Into::product>(q, scratch_.head_dim, scratch_.k + column * scratch_.head_dim,
-                              scratch_.head_dim, scratch_.scores + column, key_block, scale_);
-    }
-    for (Index i = 0; i < block_rows; ++i) {
-      float* const scores = scratch_.scores + i * key_block;
-      if (i >= rows.size()) {
-        for (Index column = columns.begin; column < columns.end; ++column) scores[column] = 0.0f;
-        continue;
-      }
-      Index const position = positions.begin + i;
-      Slice const visible = intersect(keys, {position + range.lo, position + range.hi + 1});
-      mask_row(scores, columns, {visible.begin - keys.begin, visible.end - keys.begin}, visible.empty());
-      soften_row(scores, columns, m[rows.begin + i], l[rows.begin + i],
-                 scratch_.o + (rows.begin + i) * scratch_.value_columns);
-    }
+  /// O += weights · V for the keys `seen`, counted from the first packed one.
+  void add_values(RowBlock const& block, Slice seen) const {
+    Slice const words{seen.begin / word_elements, (seen.end + word_elements - 1) / word_elements};
     for (Index column = 0; column < scratch_.value_columns; column += panel) {
-      multiply<Into::sum>(scratch_.scores + columns.begin, key_block,
-                          scratch_.v + column * key_block + columns.begin * panel, columns.size(),
-                          scratch_.o + rows.begin * scratch_.value_columns + column, scratch_.value_columns);
+      float const* const packed = scratch_.v + column * (key_block / word_elements) + words.begin * panel;
+      Index const width = std::min(panel, scratch_.value_columns - column);
+      with_shape(block.count, width / lanes, [&](auto row_constant, auto vector_constant) {
+        constexpr Index rows = row_constant;
+        constexpr Index vectors = vector_constant;
+        float* const o = scratch_.o + column;
+        Vector sums[rows][vectors];
+#pragma GCC unroll 12
+        for (Index i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+          for (Index j = 0; j < vectors; ++j) sums[i][j] = load_vector(o + i * row_stride + j * lanes);
+        }
+        multiply<rows, vectors>(scratch_.scores + words.begin, packed, words.size(), sums);
+#pragma GCC unroll 12
+        for (Index i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+          for (Index j = 0; j < vectors; ++j) store_vector(o + i * row_stride + j * lanes, sums[i][j]);
+        }
+      });
     }
-  }
-
-  static void mask_row(float* scores, Slice columns, Slice visible, bool sees_nothing) {
-    if (sees_nothing) visible = {columns.begin, columns.begin};
-    for (Index column = columns.begin; column < visible.begin; ++column) scores[column] = -infinity;
-    for (Index column = visible.end; column < columns.end; ++column) scores[column] = -infinity;
-  }
-
-  /// Scores become weights 2^(s − m), after m, l and O are brought to the new reference.
-  void soften_row(float* scores, Slice columns, float& m, float& l, float* o) const {
-    Vector highest = splat(-infinity);
-    for (Index column = columns.begin; column < columns.end; column += lanes) {
-      highest = larger(load_vector(scores + column), highest);
+    Index const dim = item_.state.value_dim;
+    for (Index i = 0; i < block.count; ++i) {
+      __builtin_memcpy(item_.state.o + block.at[i] * dim, scratch_.o + i * row_stride,
+                       static_cast<std::size_t>(dim) * sizeof(float));
     }
-    float reference = m;
-    reference = std::max(reference, across<larger>(highest));
-    Vector sum{};
-    bool const sees = reference != -infinity;
-    Vector const shift = splat(sees ? reference : 0.0f);  // no −inf − (−inf): weights of −inf are 0
-    for (Index column = columns.begin; column < columns.end; column += lanes) {
-      Vector const weight = exp2_negative(load_vector(scores + column) - shift);
-      store_vector(scores + column, weight);
-      sum += weight;
-    }
-    if (reference > m) {
-      float const kept = m == -infinity ? 0.0f : exp2_negative(splat(m - reference))[0];
-      l *= kept;
-      for (Index d = 0; d < scratch_.value_columns; d += lanes)
-        store_vector(o + d, load_vector(o + d) * kept);
-      m = reference;
-    }
-    l += across<added>(sum);
   }
 
   FoldItem const& item_;
   FoldOperands const& operands_;
   Scratch scratch_;
   float scale_;
+  Index next_[item_tiles];  ///< per tile the first range that may still meet a block
 };
 
-FoldPath const path{.fold = [](FoldItem const& item) { TileFold(item).run(); },
-                    .scratch_floats =
-                        [](Index head_dim, Index value_dim) {
-                          return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).total);
-                        }};
+void fold_packed(FoldItem const& item) {
+  TileFold(item).run();
+}
+
+std::size_t scratch_floats(Index head_dim, Index value_dim) {
+  return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).total);
+}

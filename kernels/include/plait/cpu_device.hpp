@@ -8,8 +8,9 @@
 
 namespace plait {
 
-/// Instruction sets with a fold of their own; `scalar` is the reference path.
-enum class CpuIsa : std::uint8_t { scalar, avx2, avx512 };
+/// Instruction sets with a fold of their own; `scalar` is the reference path. Those of 16-bit types multiply
+/// in fp32, but avx512_bf16 multiplies bf16 as it is (VDPBF16PS); it folds the other types as avx512 does.
+enum class CpuIsa : std::uint8_t { scalar, avx2, avx512, avx512_bf16 };
 
 [[nodiscard]] std::string_view name(CpuIsa isa);
 
@@ -19,7 +20,7 @@ enum class CpuIsa : std::uint8_t { scalar, avx2, avx512 };
 struct CpuOptions {
   /// Threads of this rank; 0 = OpenMP's default.
   int threads = 0;
-  /// Forces a path; default: the environment variable PLAIT_CPU_ISA (scalar, avx2, avx512), else the fastest.
+  /// Forces a path; default: the environment variable PLAIT_CPU_ISA (a path's name), else the fastest.
   std::optional<CpuIsa> isa = std::nullopt;
 };
 

@@ -1,0 +1,39 @@
+// The blocked fold of bf16 for AVX-512 with VDPBF16PS: two products of bf16 per 32-bit word, added to fp32.
+// Compiled with flags of its own: nothing here may be inline and shared with other files, or the linker could
+// pick this file's copy for processors that lack the instructions.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "fold_path.hpp"
+
+namespace plait::cpu {
+namespace {
+
+#include "avx512.inl"
+
+constexpr Index word_elements = 2;
+
+inline Vector multiply_add(Vector sum, Vector a, Vector b) {
+  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+
+/// Rounded to bf16, two a word, over the scores that have been read.
+inline void store_weights(float* row, Index column, Vector weights) {
+  __m256bh const narrow = _mm512_cvtneps_pbh(weights);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + column / 2), reinterpret_cast<__m256i>(narrow));
+}
+
+#include "fold_vector.inl"
+
+}  // namespace
+
+FoldPath avx512_bf16_path() {
+  FoldPath const wide = avx512_path();  // its arithmetic on a few rows is as fast as memory
+  return {fold_packed, wide.fold_few, wide.few_rows, scratch_floats};
+}
+
+}  // namespace plait::cpu
