@@ -1,4 +1,6 @@
-// How fast one fold is on one device, as a share of the fp32 multiply-add peak measured in the same process.
+// How fast folds are on the CPU, as a share of what bounds them, measured in the same process: the
+// multiply-add peak of the type and instruction set, or, for few queries, the rate at which memory can be
+// read.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,8 +12,8 @@
 #include <vector>
 
 #include "device_case.hpp"
-#include "fma_peak.hpp"
 #include "oracle.hpp"
+#include "peak.hpp"
 #include "plait/cpu_device.hpp"
 #include "plait/cuda_device.hpp"
 
@@ -21,6 +23,7 @@ using namespace plait;
 namespace po = boost::program_options;
 
 struct Setting {
+  Index queries = 2048;
   Index tokens = 2048;
   Index heads = 4;
   Index kv_heads = 4;
@@ -47,23 +50,26 @@ class FoldRun {
       : setting_(setting), device_(make_cpu_device({.threads = setting.threads, .isa = setting.isa})) {
     std::mt19937 random(1);
     Index const n = setting.tokens;
-    q_ = random_tensor(setting.dtype, n * setting.heads * setting.dim, random);
+    q_ = random_tensor(setting.dtype, setting.queries * setting.heads * setting.dim, random);
     k_ = random_tensor(setting.dtype, n * setting.kv_heads * setting.dim, random);
     v_ = random_tensor(setting.dtype, n * setting.kv_heads * setting.value_dim, random);
-    band_ = {.q = {0, n}, .kv = {0, n}};
-    if (setting.causal) band_.hi = 0;
-    plan_ = device_->prepare({.q = {0, n},
+    band_ = {.q = {0, setting.queries}, .kv = {0, n}};
+    if (setting.causal) band_.hi = n - setting.queries;
+    plan_ = device_->prepare({.q = {0, setting.queries},
                               .kv = {0, n},
                               .bands = std::span(&band_, 1),
                               .dtype = setting.dtype,
                               .head_dim = setting.dim,
                               .value_dim = setting.value_dim});
-    memory_ = device_->allocate(state_bytes(1, setting.heads, n, setting.value_dim));
+    memory_ = device_->allocate(state_bytes(1, setting.heads, setting.queries, setting.value_dim));
   }
 
   [[nodiscard]] double flops() const {
     return 2.0 * static_cast<double>(area(band_) * setting_.heads * (setting_.dim + setting_.value_dim));
   }
+
+  /// Of keys and values, read once.
+  [[nodiscard]] double bytes() const { return static_cast<double>(k_.size() + v_.size()); }
 
   double seconds() {
     auto const start = std::chrono::steady_clock::now();
@@ -75,14 +81,14 @@ class FoldRun {
   /// Of 32 rows spread over the sequence, those with an element beyond the oracle's tolerance for all of
   /// them.
   Index wrong_rows() {
-    Index const n = setting_.tokens;
+    Index const n = setting_.queries;
     std::vector<std::byte> out(static_cast<std::size_t>(n * setting_.heads * setting_.value_dim) *
                                size_bytes(setting_.dtype));
     auto const all = dense<void>(out.data(), setting_.dtype, 1, n, setting_.heads, setting_.value_dim);
     device_->finish(state(), {.out = all});
     Index const rows = std::min<Index>(32, n);
     OracleInput input{.q = every(q(), n / rows, rows),
-                      .kv_tokens = n,
+                      .kv_tokens = setting_.tokens,
                       .kv_heads = setting_.kv_heads,
                       .value_dim = setting_.value_dim,
                       .keys = [&](Slice slice) { return k().rows_of(slice); },
@@ -115,7 +121,7 @@ class FoldRun {
   }
   [[nodiscard]] float scale() const { return 1.0f / std::sqrt(static_cast<float>(setting_.dim)); }
   [[nodiscard]] TensorView q() const {
-    return dense<void const>(q_.data(), setting_.dtype, 1, setting_.tokens, setting_.heads, setting_.dim);
+    return dense<void const>(q_.data(), setting_.dtype, 1, setting_.queries, setting_.heads, setting_.dim);
   }
   [[nodiscard]] TensorView k() const {
     return dense<void const>(k_.data(), setting_.dtype, 1, setting_.tokens, setting_.kv_heads, setting_.dim);
@@ -125,7 +131,7 @@ class FoldRun {
                              setting_.value_dim);
   }
   [[nodiscard]] StateView state() const {
-    return state_view(memory_->data(), 1, setting_.heads, setting_.tokens, setting_.value_dim);
+    return state_view(memory_->data(), 1, setting_.heads, setting_.queries, setting_.value_dim);
   }
 
   Setting setting_;
@@ -141,24 +147,31 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// Prints one row; returns the number of wrong rows.
-Index bench(Setting const& setting) {
+/// Prints one row; returns the number of wrong rows. A run and its bound are measured in turn, and the share
+/// is the median of the shares: neighbours on the machine slow both.
+Index bench(Setting const& setting, MemoryReader& memory) {
   FoldRun run(setting);
-  (void)run.seconds();  // warm
-  std::vector<double> times;
-  std::vector<double> peaks;
+  (void)run.seconds();                                                           // warm
+  bool const reads = setting.queries * (setting.heads / setting.kv_heads) <= 8;  // bound by memory
+  double const work = reads ? run.bytes() : run.flops();
+  std::vector<double> times, bounds, shares;
   for (int i = 0; i < setting.repeat; ++i) {
-    peaks.push_back(fma_flops_per_second(setting.isa, 0.02) * setting.threads);
+    double const bound = reads
+                             ? memory.bytes_per_second()
+                             : multiply_flops_per_second(setting.isa, setting.dtype, 0.02) * setting.threads;
     times.push_back(run.seconds());
+    bounds.push_back(bound);
+    shares.push_back(work / times.back() / bound);
   }
   Index const wrong = run.wrong_rows();
   auto const [low, high] = std::ranges::minmax(times);
-  double const rate = run.flops() / median(times);
   fmt::print(
-      "{:>7} {:>5} {:>4} {:>4} {:>7} {:>7} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.1f} {:>9.1f} {:>6.1f}% {:>7}\n",
-      name(setting.isa), name(setting.dtype), setting.dim, setting.value_dim, setting.tokens,
-      setting.causal ? "causal" : "full", low * 1e3, median(times) * 1e3, high * 1e3, rate * 1e-9,
-      median(peaks) * 1e-9, 100.0 * rate / median(peaks), wrong);
+      "{:>11} {:>5} {:>4} {:>4} {:>7} {:>7} {:>7} {:>8.2f} {:>8.2f} {:>8.2f} {:>8.1f} {:>8.1f} {:>7} "
+      "{:>6.1f}% {:>7}\n",
+      name(setting.isa), name(setting.dtype), setting.dim, setting.value_dim, setting.queries, setting.tokens,
+      setting.causal ? "causal" : "full", low * 1e3, median(times) * 1e3, high * 1e3,
+      work / median(times) * 1e-9, median(bounds) * 1e-9, reads ? "GB/s" : "GFLOP/s", 100.0 * median(shares),
+      wrong);
   return wrong;
 }
 
@@ -178,20 +191,23 @@ int run(int argc, char** argv) {
   std::string isa, dtype, mask, device;
   Index dim = 0;
   po::options_description flags(
-      "Times folds, and shares of the fp32 multiply-add peak measured in between.\n"
+      "Times folds, and shares of the bound measured in between: the multiply-add peak of the type and "
+      "path,\n"
+      "or, where at most 8 rows share the keys, the rate of reading memory.\n"
       "Without --dim, --dtype, --mask or --isa: all of them at D 128 and 64");
-  flags.add_options()("help", "print this")                                                      //
-      ("tokens", po::value(&base.tokens)->default_value(base.tokens), "queries, and keys")       //
-      ("heads", po::value(&base.heads)->default_value(base.heads), "query heads")                //
-      ("kv-heads", po::value(&base.kv_heads), "key/value heads (default: heads)")                //
-      ("dim", po::value(&dim), "head dimension")                                                 //
-      ("value-dim", po::value(&base.value_dim), "value dimension (default: dim)")                //
-      ("dtype", po::value(&dtype), "f32, f16 or bf16")                                           //
-      ("mask", po::value(&mask), "full or causal")                                               //
-      ("isa", po::value(&isa), "scalar, avx2 or avx512 (default: the vector paths)")             //
-      ("threads", po::value(&base.threads)->default_value(base.threads), "threads of the fold")  //
-      ("device", po::value(&device)->default_value("cpu"), "cpu, or cuda (with --serve)")        //
-      ("serve", "answer cases, JSON objects on lines of stdin, with JSON lines")                 //
+  flags.add_options()("help", "print this")                                                        //
+      ("tokens", po::value(&base.tokens)->default_value(base.tokens), "keys")                      //
+      ("queries", po::value(&base.queries), "queries (default: as many as keys)")                  //
+      ("heads", po::value(&base.heads)->default_value(base.heads), "query heads")                  //
+      ("kv-heads", po::value(&base.kv_heads), "key/value heads (default: heads)")                  //
+      ("dim", po::value(&dim), "head dimension")                                                   //
+      ("value-dim", po::value(&base.value_dim), "value dimension (default: dim)")                  //
+      ("dtype", po::value(&dtype), "f32, f16 or bf16")                                             //
+      ("mask", po::value(&mask), "full or causal")                                                 //
+      ("isa", po::value(&isa), "scalar, avx2, avx512 or avx512_bf16 (default: the vector paths)")  //
+      ("threads", po::value(&base.threads)->default_value(base.threads), "threads of the fold")    //
+      ("device", po::value(&device)->default_value("cpu"), "cpu, or cuda (with --serve)")          //
+      ("serve", "answer cases, JSON objects on lines of stdin, with JSON lines")                   //
       ("repeat", po::value(&base.repeat)->default_value(base.repeat), "runs of each; medians count");
   po::variables_map values;
   po::store(po::parse_command_line(argc, argv, flags), values);
@@ -207,18 +223,22 @@ int run(int argc, char** argv) {
   }
   if (device == "cuda") throw po::error("--device cuda needs --serve");
   if (values.count("kv-heads") == 0) base.kv_heads = base.heads;
-  bool const sane = base.tokens > 0 && base.kv_heads > 0 && base.heads > 0 &&
+  if (values.count("queries") == 0) base.queries = base.tokens;
+  bool const sane = base.tokens > 0 && base.queries > 0 && base.kv_heads > 0 && base.heads > 0 &&
                     base.heads % base.kv_heads == 0 && base.threads > 0 && base.repeat > 0 && dim >= 0;
   if (!sane) throw po::error("sizes must be positive, and --heads a multiple of --kv-heads");
   if (!mask.empty() && mask != "full" && mask != "causal") throw po::error("--mask: must be full or causal");
   auto isas = chosen(isa, supported_isas(), "isa");
   if (isa.empty() && isas.size() > 1) std::erase(isas, CpuIsa::scalar);
-  fmt::print("{:>7} {:>5} {:>4} {:>4} {:>7} {:>7} {:>8} {:>8} {:>8} {:>9} {:>9} {:>7} {:>7}\n", "isa", "type",
-             "D", "Dv", "N", "mask", "ms min", "median", "max", "GFLOP/s", "peak", "share", "#wrong");
+  fmt::print("{:>11} {:>5} {:>4} {:>4} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7}\n",
+             "isa", "type", "D", "Dv", "queries", "keys", "mask", "ms min", "median", "max", "rate", "bound",
+             "unit", "share", "#wrong");
+  MemoryReader memory(base.threads);
   Index wrong = 0;
   for (Index const head_dim : dim > 0 ? std::vector<Index>{dim} : std::vector<Index>{128, 64}) {
     for (CpuIsa const path : isas) {
       for (DType const type : chosen(dtype, std::vector{DType::f32, DType::bf16, DType::f16}, "dtype")) {
+        if (isa.empty() && path == CpuIsa::avx512_bf16 && type != DType::bf16) continue;  // avx512 runs them
         for (bool const causal : {false, true}) {
           if (!mask.empty() && causal != (mask == "causal")) continue;
           Setting setting = base;
@@ -227,7 +247,7 @@ int run(int argc, char** argv) {
           setting.dtype = type;
           setting.isa = path;
           setting.causal = causal;
-          wrong += bench(setting);
+          wrong += bench(setting, memory);
         }
       }
     }

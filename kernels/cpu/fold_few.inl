@@ -147,7 +147,7 @@ class FewFold {
     float const* const weights = scores_ + i * few_stride;
     Vector sums[vectors];
 #pragma GCC unroll 8
-    for (Index j = 0; j < vectors; ++j) sums[j] = load_vector(o + j * lanes) * row.kept;
+    for (Index j = 0; j < vectors; ++j) sums[j] = Vector{};
     for (Index key = row.visible.begin; key < row.visible.end; ++key) {
       auto const* const v = static_cast<std::byte const*>(v_.at(item_.batch, key, item_.kv_head)) + d * bytes;
       Vector const weight = splat(weights[key - first]);
@@ -159,7 +159,9 @@ class FewFold {
       }
     }
 #pragma GCC unroll 8
-    for (Index j = 0; j < vectors; ++j) store_vector(o + j * lanes, sums[j]);
+    for (Index j = 0; j < vectors; ++j) {
+      store_vector(o + j * lanes, load_vector(o + j * lanes) * row.kept + sums[j]);
+    }
   }
 
   static constexpr Index bytes = static_cast<Index>(size_bytes(type));

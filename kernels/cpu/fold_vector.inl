@@ -60,7 +60,6 @@ struct Scratch {
     };
     q = take(block_rows * row_stride);
     scores = take(block_rows * row_stride);
-    o = take(block_rows * row_stride);
     highest = take(block_rows * lanes);
     rows = take(std::max(lanes * row_words, word_elements * value_columns));
     k = take(key_block * depth);
@@ -72,7 +71,6 @@ struct Scratch {
   Index value_columns;  ///< the value dimension in whole vectors
   float* q;             ///< [block_rows], words
   float* scores;        ///< [block_rows][key_block], then weights, as words
-  float* o;             ///< [block_rows][value_columns]
   float* highest;       ///< [block_rows][lanes]: the scores' maximum is in some lane
   float* rows;          ///< rows on their way into a panel
   float* k;             ///< [key_block / panel][depth][panel], words
@@ -198,8 +196,14 @@ class TileFold {
       }
       column = end;
     }
-    for (Index i = 0; i < block.count; ++i) soften_row(i, block.at[i], columns);
-    add_values(block, seen);
+    float kept[block_rows];
+    for (Index i = 0; i < block.count; ++i) {
+      float* const row = scratch_.scores + i * row_stride;
+      kept[i] = soften(row, columns, load_vector(scratch_.highest + i * lanes), item_.state.m[block.at[i]],
+                       item_.state.l[block.at[i]],
+                       [&](Index column, Vector weight) { store_weights(row, column, weight); });
+    }
+    add_values(block, kept, seen);
   }
 
   /// Scores of the block's rows and some columns of one panel; `mask(row, column, scores)` hides some.
@@ -228,48 +232,31 @@ class TileFold {
     });
   }
 
-  /// One row's scores become weights, and its O comes to the new reference.
-  void soften_row(Index i, Index at, Slice columns) const {
-    float* const row = scratch_.scores + i * row_stride;
-    float const kept =
-        soften(row, columns, load_vector(scratch_.highest + i * lanes), item_.state.m[at], item_.state.l[at],
-               [&](Index column, Vector weight) { store_weights(row, column, weight); });
-    Index const dim = item_.state.value_dim;
-    float const* const from = item_.state.o + at * dim;
-    float* const o = scratch_.o + i * row_stride;
-    Index d = 0;
-    for (; d + lanes <= dim; d += lanes) store_vector(o + d, load_vector(from + d) * kept);
-    if (d < dim) store_vector(o + d, load_elements<DType::f32>(from + d, dim - d) * kept);
-  }
-
-  /// O += weights · V for the keys `seen`, counted from the first packed one.
-  void add_values(RowBlock const& block, Slice seen) const {
+  /// O = kept · O + weights · V for the keys `seen`, counted from the first packed one. The block's keys are
+  /// summed on their own: over long sequences that is more exact than adding each of them to O.
+  void add_values(RowBlock const& block, float const* kept, Slice seen) const {
     Slice const words{seen.begin / word_elements, (seen.end + word_elements - 1) / word_elements};
-    for (Index column = 0; column < scratch_.value_columns; column += panel) {
+    Index const dim = item_.state.value_dim;
+    for (Index column = 0; column < dim; column += panel) {
       float const* const packed = scratch_.v + column * (key_block / word_elements) + words.begin * panel;
-      Index const width = std::min(panel, scratch_.value_columns - column);
-      with_shape(block.count, width / lanes, [&](auto row_constant, auto vector_constant) {
+      Index const width = std::min(panel, dim - column);
+      with_shape(block.count, width > lanes ? 2 : 1, [&](auto row_constant, auto vector_constant) {
         constexpr Index rows = row_constant;
         constexpr Index vectors = vector_constant;
-        float* const o = scratch_.o + column;
-        Vector sums[rows][vectors];
-#pragma GCC unroll 12
-        for (Index i = 0; i < rows; ++i) {
-#pragma GCC unroll 2
-          for (Index j = 0; j < vectors; ++j) sums[i][j] = load_vector(o + i * row_stride + j * lanes);
-        }
+        Vector sums[rows][vectors] = {};
         multiply<rows, vectors>(scratch_.scores + words.begin, packed, words.size(), sums);
 #pragma GCC unroll 12
         for (Index i = 0; i < rows; ++i) {
+          if (i >= block.count) break;
+          float* const o = item_.state.o + block.at[i] * dim + column;
 #pragma GCC unroll 2
-          for (Index j = 0; j < vectors; ++j) store_vector(o + i * row_stride + j * lanes, sums[i][j]);
+          for (Index j = 0; j < vectors; ++j) {
+            Index const part = std::min(lanes, width - j * lanes);
+            Vector const before = load_elements<DType::f32>(o + j * lanes, part);
+            store_elements(o + j * lanes, before * kept[i] + sums[i][j], part);
+          }
         }
       });
-    }
-    Index const dim = item_.state.value_dim;
-    for (Index i = 0; i < block.count; ++i) {
-      __builtin_memcpy(item_.state.o + block.at[i] * dim, scratch_.o + i * row_stride,
-                       static_cast<std::size_t>(dim) * sizeof(float));
     }
   }
 

@@ -89,6 +89,11 @@ inline Vector load_elements(void const* from, Index count = lanes) {
   }
 }
 
+inline void store_elements(float* to, Vector value, Index count) {
+  if (count == lanes) return store_vector(to, value);
+  __builtin_memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(float));
+}
+
 /// Calls use(std::integral_constant<DType, type>).
 template <class Use>
 inline void with_dtype(DType type, Use&& use) {
