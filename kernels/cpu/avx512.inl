@@ -7,6 +7,10 @@ constexpr Index block_rows = 12;
 // The forms with a mask: GCC 12 warns of the others that its own headers read an undefined value.
 constexpr __mmask16 all_lanes = 0xffff;
 
+inline Vector splat(float value) {
+  return _mm512_set1_ps(value);
+}
+
 inline Vector larger(Vector a, Vector b) {
   return _mm512_maskz_max_ps(all_lanes, a, b);
 }

@@ -18,6 +18,10 @@ constexpr Index lanes = 8;
 constexpr Index block_rows = 6;
 constexpr Index word_elements = 1;
 
+inline Vector splat(float value) {
+  return _mm256_set1_ps(value);
+}
+
 inline Vector larger(Vector a, Vector b) {
   return _mm256_max_ps(a, b);
 }

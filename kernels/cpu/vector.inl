@@ -1,6 +1,6 @@
 // Vectors of `lanes` floats: one source, compiled once per instruction set. The includer has defined, in its
-// own unnamed namespace: `Vector`, `lanes`, `larger` (b if either is NaN), `power_of_two` (below) and
-// `load_half` (lanes fp16 values as a Vector).
+// own unnamed namespace: `Vector`, `lanes`, `splat`, `larger` (b if either is NaN), `power_of_two` (below)
+// and `load_half` (lanes fp16 values as a Vector).
 
 using IntVector __attribute__((vector_size(sizeof(Vector)))) = std::int32_t;
 using HalfVector __attribute__((vector_size(sizeof(Vector) / 2))) = std::uint16_t;
@@ -17,9 +17,6 @@ constexpr Index round_up(Index value, Index multiple) {
   return round_down(value + multiple - 1, multiple);
 }
 
-inline Vector splat(float value) {
-  return Vector{} + value;
-}
 inline Vector load_vector(float const* from) {
   return *reinterpret_cast<LooseVector const*>(from);
 }
