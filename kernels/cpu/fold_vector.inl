@@ -152,17 +152,39 @@ class TileFold {
   }
 
   /// The packed keys `keys`, of the block that begins at key `first`, into the range's rows of all heads.
+  /// While a block of rows is folded, the next one's queries and O come nearer: a tile's rows come by once
+  /// per key block, and the packed keys and values have thrown them out since.
   void fold_range(KeyRange const& range, Slice keys, Index first) const {
-    RowBlock block;
+    RowBlock blocks[2];
+    Index filling = 0;
+    auto const turn = [&] {
+      prefetch(blocks[filling]);
+      filling = 1 - filling;
+      if (blocks[filling].count > 0) fold_rows(range, keys, first, blocks[filling]);
+      blocks[filling].count = 0;
+    };
     for (Index head = item_.heads.begin; head < item_.heads.end; ++head) {
       for (Index row = range.rows.begin; row < range.rows.end; ++row) {
-        block.add(row, item_.origin + head * item_.state.rows + row, head);
-        if (block.count < block_rows) continue;
-        fold_rows(range, keys, first, block);
-        block.count = 0;
+        blocks[filling].add(row, item_.origin + head * item_.state.rows + row, head);
+        if (blocks[filling].count == block_rows) turn();
       }
     }
-    if (block.count > 0) fold_rows(range, keys, first, block);
+    turn();
+    turn();
+  }
+
+  void prefetch(RowBlock const& block) const {
+    constexpr Index line = 64;
+    Index const q_bytes = operands_.q.dim * static_cast<Index>(size_bytes(operands_.q.dtype));
+    Index const o_bytes = item_.state.value_dim * static_cast<Index>(sizeof(float));
+    for (Index i = 0; i < block.count; ++i) {
+      auto const* const q =
+          static_cast<std::byte const*>(operands_.q.at(item_.batch, block.position[i], block.head[i]));
+      auto const* const o =
+          reinterpret_cast<std::byte const*>(item_.state.o + block.at[i] * item_.state.value_dim);
+      for (Index byte = 0; byte < q_bytes; byte += line) __builtin_prefetch(q + byte, 0, 2);
+      for (Index byte = 0; byte < o_bytes; byte += line) __builtin_prefetch(o + byte, 1, 2);
+    }
   }
 
   void fold_rows(KeyRange const& range, Slice keys, Index first, RowBlock const& block) const {
