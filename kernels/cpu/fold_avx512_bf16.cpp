@@ -33,7 +33,10 @@ inline void store_weights(float* row, Index column, Vector weights) {
 
 FoldPath avx512_bf16_path() {
   FoldPath const wide = avx512_path();  // its arithmetic on a few rows is as fast as memory
-  return {fold_packed, wide.fold_few, wide.few_rows, scratch_floats};
+  return {fold_packed, wide.fold_few, wide.group_rows, [](Index head_dim, Index value_dim) {
+            return std::max(scratch_floats(head_dim, value_dim),
+                            avx512_path().scratch_floats(head_dim, value_dim));
+          }};
 }
 
 }  // namespace plait::cpu

@@ -2,10 +2,11 @@
 // the bound. Keys and values are read once, where they lie, in chunks; several rows use a group of keys while
 // it is in the nearest cache. Needs what vector.inl needs.
 
-constexpr Index few_rows = 4;
+constexpr Index group_rows = 4;   // a fifth row's arithmetic costs more than packing
 constexpr Index few_chunk = 128;  // keys whose scores are kept
-constexpr Index few_stride = 512 + 16;
-constexpr Index few_ahead = 8;  // rows of keys or values to ask for before they are needed
+constexpr Index few_stride =
+    few_chunk + 16;              // scores of one row, and space, so that rows do not share cache sets
+constexpr Index few_ahead = 16;  // rows of keys or values to ask for before they are needed
 
 /// Lane i of the result is the sum of all lanes of rows[i].
 template <int distance = 1>
@@ -34,9 +35,8 @@ class FewFold {
         k_(item.operands.k),
         v_(item.operands.v),
         scale_(item.operands.scale * 1.44269504f),
-        q_rows_(item.scratch),
-        o_rows_(q_rows_ + few_rows * few_stride),
-        scores_(o_rows_ + few_rows * few_stride) {}
+        q_(item.scratch),
+        scores_(q_ + few_rows * q_stride()) {}
 
   void run() {
     Slice const ranges = ranges_of(item_, item_.tiles.begin);
@@ -46,69 +46,65 @@ class FewFold {
       for (Index begin = range.keys.begin; begin < range.keys.end; begin += few_chunk) {
         fold_chunk(range, {begin, std::min(begin + few_chunk, range.keys.end)});
       }
-      store_rows();
     }
   }
+
+  static Index scratch_floats(Index head_dim) { return few_rows * (round_up(head_dim, lanes) + few_stride); }
 
  private:
   struct Row {
     Index position;
     Index at;
-    float kept;
-    Slice visible;
+    Index kv_head;
+    Slice visible;  ///< of the chunk
+    Vector highest;
   };
+
+  [[nodiscard]] Index q_stride() const { return round_up(k_.dim, lanes); }
 
   void load_rows(Slice rows) {
     count_ = 0;
-    Index const dim = item_.state.value_dim;
+    Index const group = item_.operands.q.heads / k_.heads;
     for (Index head = item_.heads.begin; head < item_.heads.end; ++head) {
       for (Index row = rows.begin; row < rows.end; ++row) {
-        Index const at = item_.origin + head * item_.state.rows + row;
-        to_floats(type, item_.operands.q.at(item_.batch, row, head), k_.dim, q_rows_ + count_ * few_stride);
-        to_floats(DType::f32, item_.state.o + at * dim, dim, o_rows_ + count_ * few_stride);
-        rows_[count_++] = {row, at, 1.0f, {}};
+        to_floats(type, item_.operands.q.at(item_.batch, row, head), k_.dim, q_ + count_ * q_stride());
+        rows_[count_++] = {row, item_.origin + head * item_.state.rows + row, head / group, Slice{}, Vector{}};
       }
     }
   }
 
-  void store_rows() const {
-    Index const dim = item_.state.value_dim;
-    for (Index i = 0; i < count_; ++i) {
-      __builtin_memcpy(item_.state.o + rows_[i].at * dim, o_rows_ + i * few_stride,
-                       static_cast<std::size_t>(dim) * sizeof(float));
-    }
-  }
-
+  /// All rows see a few keys before the next few: the keys of all heads lie side by side.
   void fold_chunk(KeyRange const& range, Slice keys) {
-    Vector highest[few_rows];
     for (Index i = 0; i < count_; ++i) {
       Index const position = rows_[i].position;
       rows_[i].visible = intersect(keys, {position + range.lo, position + range.hi + 1});
-      highest[i] = splat(-infinity);
+      rows_[i].highest = splat(-infinity);
     }
     for (Index first = keys.begin; first < keys.end; first += lanes) {
       for (Index i = 0; i < count_; ++i) {
-        Slice const visible = intersect(rows_[i].visible, {first, first + lanes});
-        Vector const scores = score(q_rows_ + i * few_stride, visible, first);
+        Vector const scores = score(i, intersect(rows_[i].visible, {first, first + lanes}), first);
         store_vector(scores_ + i * few_stride + (first - keys.begin), scores);
-        highest[i] = larger(scores, highest[i]);
+        rows_[i].highest = larger(scores, rows_[i].highest);
       }
     }
     Slice const columns{0, round_up(keys.size(), lanes)};
     for (Index i = 0; i < count_; ++i) {
-      float* const row = scores_ + i * few_stride;
-      rows_[i].kept = soften(row, columns, highest[i], item_.state.m[rows_[i].at], item_.state.l[rows_[i].at],
-                             [&](Index column, Vector weight) { store_vector(row + column, weight); });
+      float* const weights = scores_ + i * few_stride;
+      float const kept =
+          soften(weights, columns, rows_[i].highest, item_.state.m[rows_[i].at], item_.state.l[rows_[i].at],
+                 [&](Index column, Vector weight) { store_vector(weights + column, weight); });
+      if (!rows_[i].visible.empty()) add_values(rows_[i], weights - keys.begin, kept);
     }
-    for (Index i = 0; i < count_; ++i) add_values(i, keys.begin);
   }
 
-  /// The scores of keys [first, first + lanes), −inf where not visible: those keys are not read.
-  Vector score(float const* q, Slice visible, Index first) const {
+  /// Row i's scores of keys [first, first + lanes), −inf where not visible: those keys are not read.
+  Vector score(Index i, Slice visible, Index first) const {
     if (visible.empty()) return splat(-infinity);
+    float const* const q = q_ + i * q_stride();
+    auto const* k = static_cast<std::byte const*>(k_.at(item_.batch, first, rows_[i].kv_head));
     Vector sums[lanes];
-    for (Index key = first; key < first + lanes; ++key) {
-      sums[key - first] = visible.contains(key) ? dot(q, key) : Vector{};
+    for (Index key = first; key < first + lanes; ++key, k += k_.row_stride * bytes) {
+      sums[key - first] = visible.contains(key) ? dot(q, k) : Vector{};
     }
     auto const begin = static_cast<std::int32_t>(visible.begin - first);
     auto const end = static_cast<std::int32_t>(visible.end - first);
@@ -116,51 +112,50 @@ class FewFold {
     return (lane >= begin) & (lane < end) ? sums_of(sums) * scale_ : splat(-infinity);
   }
 
-  Vector dot(float const* q, Index key) const {
-    auto const* const k = static_cast<std::byte const*>(k_.at(item_.batch, key, item_.kv_head));
-    auto const* const ahead = k + few_ahead * k_.row_stride * bytes;
+  Vector dot(float const* q, std::byte const* k) const {
+    Index const ahead = few_ahead * k_.row_stride * bytes;
     Vector sum{};
     Index d = 0;
     for (; d + lanes <= k_.dim; d += lanes) {
-      __builtin_prefetch(ahead + d * bytes);
+      __builtin_prefetch(k + ahead + d * bytes);
       sum += load_vector(q + d) * load_elements<type>(k + d * bytes);
     }
     if (d < k_.dim) sum += load_vector(q + d) * load_elements<type>(k + d * bytes, k_.dim - d);
     return sum;
   }
 
-  /// O += weights · V for one row; the chunk begins at key `first`.
-  void add_values(Index i, Index first) const {
-    constexpr Index wide = 8;  // accumulators of one pass over the keys
+  /// O = kept · O + weights · V for one row; weights are counted as the keys are.
+  void add_values(Row const& row, float const* weights, float kept) const {
     Index const whole = round_down(v_.dim, lanes);
     Index d = 0;
-    for (; d + wide * lanes <= whole; d += wide * lanes) add_columns<wide>(i, first, d, lanes);
-    for (; d < whole; d += lanes) add_columns<1>(i, first, d, lanes);
-    if (d < v_.dim) add_columns<1>(i, first, d, v_.dim - d);
+    for (; d + 8 * lanes <= whole; d += 8 * lanes) add_columns<8>(row, weights, kept, d, lanes);
+    for (; d + 4 * lanes <= whole; d += 4 * lanes) add_columns<4>(row, weights, kept, d, lanes);
+    for (; d < whole; d += lanes) add_columns<1>(row, weights, kept, d, lanes);
+    if (d < v_.dim) add_columns<1>(row, weights, kept, d, v_.dim - d);
   }
 
   /// The same for `vectors` vectors of columns from d on, the last of them `width` wide.
   template <Index vectors>
-  void add_columns(Index i, Index first, Index d, Index width) const {
-    Row const& row = rows_[i];
-    float* const o = o_rows_ + i * few_stride + d;
-    float const* const weights = scores_ + i * few_stride;
-    Vector sums[vectors];
-#pragma GCC unroll 8
-    for (Index j = 0; j < vectors; ++j) sums[j] = Vector{};
-    for (Index key = row.visible.begin; key < row.visible.end; ++key) {
-      auto const* const v = static_cast<std::byte const*>(v_.at(item_.batch, key, item_.kv_head)) + d * bytes;
-      Vector const weight = splat(weights[key - first]);
+  void add_columns(Row const& row, float const* weights, float kept, Index d, Index width) const {
+    Index const stride = v_.row_stride * bytes;
+    auto const* v =
+        static_cast<std::byte const*>(v_.at(item_.batch, row.visible.begin, row.kv_head)) + d * bytes;
+    Vector sums[vectors] = {};
+    for (Index key = row.visible.begin; key < row.visible.end; ++key, v += stride) {
+      Vector const weight = splat(weights[key]);
 #pragma GCC unroll 8
       for (Index j = 0; j < vectors; ++j) {
-        __builtin_prefetch(v + few_ahead * v_.row_stride * bytes + j * lanes * bytes);
+        __builtin_prefetch(v + few_ahead * stride + j * lanes * bytes);
         Index const elements = j + 1 < vectors ? lanes : width;
         sums[j] += weight * load_elements<type>(v + j * lanes * bytes, elements);
       }
     }
+    float* const o = item_.state.o + row.at * item_.state.value_dim + d;
 #pragma GCC unroll 8
     for (Index j = 0; j < vectors; ++j) {
-      store_vector(o + j * lanes, load_vector(o + j * lanes) * row.kept + sums[j]);
+      Index const elements = j + 1 < vectors ? lanes : width;
+      Vector const before = load_elements<DType::f32>(o + j * lanes, elements);
+      store_elements(o + j * lanes, before * kept + sums[j], elements);
     }
   }
 
@@ -169,12 +164,15 @@ class FewFold {
   TensorView const& k_;
   TensorView const& v_;
   float scale_;
-  float* q_rows_;  ///< [few_rows], as are the next two; few_stride floats apart
-  float* o_rows_;
-  float* scores_;
+  float* q_;       ///< [few_rows][q_stride]
+  float* scores_;  ///< [few_rows][few_stride], then weights
   Index count_ = 0;
   Row rows_[few_rows];
 };
+
+std::size_t few_scratch_floats(Index head_dim) {
+  return static_cast<std::size_t>(FewFold<DType::f32>::scratch_floats(head_dim));
+}
 
 void fold_few(FoldItem const& item) {
   with_dtype(item.operands.k.dtype, [&](auto type) { FewFold<type>(item).run(); });

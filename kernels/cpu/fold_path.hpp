@@ -23,7 +23,7 @@ struct FoldItem {
   TileList const& list;
   Slice tiles;
   Index batch;
-  Index kv_head;
+  Index kv_head;    ///< the one that `heads` follow, but for fold_few
   Slice heads;      ///< query heads
   Stretch stretch;  ///< if there is one tile: the part of its ranges to fold
   StateView state;
@@ -39,17 +39,20 @@ struct FoldItem {
 /// One instruction set's way to fold.
 struct FoldPath {
   void (*fold)(FoldItem const&);
-  /// For items of one tile with few rows (heads × rows ≤ `few_rows`): bound by memory, so nothing is packed.
+  /// For one tile of few rows, and the query heads of several key/value heads, `few_rows` rows in all: memory
+  /// is the bound, so nothing is packed, and the heads' keys are read together, as they lie.
   void (*fold_few)(FoldItem const&);
-  Index few_rows;
+  Index group_rows;  ///< fold_few serves tiles with so many rows, or fewer, for each key/value head
   /// Floats of scratch per thread for these dimensions.
   std::size_t (*scratch_floats)(Index head_dim, Index value_dim);
 };
 
+/// Rows of an item of fold_few at most.
+inline constexpr Index few_rows = 64;
 /// Query rows of a tile; tiles of all paths are equal, so that the same plan serves each.
 inline constexpr Index tile_rows = 192;
 /// Tiles of an item at most: keys are packed once for all of them.
-inline constexpr Index item_tiles = 32;
+inline constexpr Index item_tiles = 8;
 
 [[nodiscard]] FoldPath scalar_path();
 #ifdef __x86_64__

@@ -23,17 +23,26 @@ class Work {
  public:
   Work(FoldPath const& path, TileList const& list, FoldOperands const& operands, int threads,
        FoldScratch const& scratch)
-      : path_(path), list_(list), operands_(operands), threads_(threads), scratch_(scratch) {
-    heads_ = group();
+      : path_(path),
+        list_(list),
+        operands_(operands),
+        threads_(threads),
+        scratch_(scratch),
+        group_(operands.q.heads / operands.k.heads),
+        heads_(group_) {
     for (QueryTile const& tile : list.tiles) rows_ = std::max(rows_, tile.rows.size());
-    // Fewer heads an item, as long as the keys packed for them serve enough rows: a quarter of a tile.
+    few_ = group_ * rows_ <= path.group_rows;
+    if (few_) {
+      kv_heads_ = std::min(operands.k.heads, few_rows / (group_ * rows_));
+      return;
+    }
+    // Fewer query heads an item, as long as the keys packed for them serve enough rows: a quarter of a tile.
     while (items() < threads_ && heads_ * rows_ / 2 >= tile_rows / 4 && heads_ > 1) {
       heads_ = divided_up(heads_, 2);
     }
   }
 
   void run() {
-    if (list_.tiles.empty() || lanes() == 0) return;
     if (items() < threads_) {
       heads_ = std::min(heads_, tile_rows / rows_);  // a partial state holds as many rows as a tile
       for (Index item = 0; item < items(); ++item) split(item);
@@ -41,53 +50,49 @@ class Work {
     }
     // Keys are packed once for an item's tiles. With one thread these are many; else some items per thread,
     // the longest first, so that none is left with one at the end.
-    if (threads_ > 1)
-      tiles_ = std::max<Index>(1, items() / (4 * threads_));
-    else
-      tiles_ = item_tiles;
-    tiles_ = std::min(tiles_, item_tiles);
+    if (!few_)
+      tiles_ = threads_ == 1 ? item_tiles : std::clamp<Index>(items() / (4 * threads_), 1, item_tiles);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_)
     for (Index item = 0; item < items(); ++item) run_item(item_at(item, omp_get_thread_num()));
   }
 
  private:
-  [[nodiscard]] Index group() const {
-    return operands_.q.heads / operands_.k.heads;
+  [[nodiscard]] Index tile_shares() const {
+    return divided_up(static_cast<Index>(list_.tiles.size()), tiles_);
   }
   [[nodiscard]] Index lanes() const {
-    return operands_.q.batch * operands_.k.heads;
+    return operands_.q.batch * divided_up(operands_.k.heads, kv_heads_);
   }
   [[nodiscard]] Index head_shares() const {
-    return divided_up(group(), heads_);
+    return divided_up(group_, heads_);
   }
   [[nodiscard]] Index items() const {
-    return divided_up(static_cast<Index>(list_.tiles.size()), tiles_) * lanes() * head_shares();
+    return tile_shares() * lanes() * head_shares();
   }
 
   /// Items are in the order of their tiles' areas, the largest first.
   [[nodiscard]] FoldItem item_at(Index item, int thread) const {
-    Index const shares = lanes() * head_shares();
-    Index const tile = item / shares * tiles_;
-    Index const lane = item % shares / head_shares();
-    Index const kv_head = lane % operands_.k.heads;
-    Index const head = kv_head * group() + item % head_shares() * heads_;
-    Slice const tiles{tile, std::min(tile + tiles_, static_cast<Index>(list_.tiles.size()))};
+    Index const tile = item / (lanes() * head_shares()) * tiles_;
+    Index const lane = item / head_shares() % lanes();
+    Index const batch = lane % operands_.q.batch;
+    Index const kv_head = lane / operands_.q.batch * kv_heads_;
+    Index const kv_end = std::min(kv_head + kv_heads_, operands_.k.heads);
+    Index const head = kv_head * group_ + item % head_shares() * heads_;
+    Index const end = kv_heads_ == 1 ? std::min(head + heads_, kv_end * group_) : kv_end * group_;
     return {.operands = operands_,
             .list = list_,
-            .tiles = tiles,
-            .batch = lane / operands_.k.heads,
+            .tiles = {tile, std::min(tile + tiles_, static_cast<Index>(list_.tiles.size()))},
+            .batch = batch,
             .kv_head = kv_head,
-            .heads = {head, std::min(head + heads_, (kv_head + 1) * group())},
+            .heads = {head, end},
             .stretch = {list_.tiles[at(tile)].first, list_.tiles[at(tile)].last},
             .state = operands_.state,
-            .origin = lane / operands_.k.heads * operands_.state.heads * operands_.state.rows,
+            .origin = batch * operands_.state.heads * operands_.state.rows,
             .scratch = scratch_.path(thread)};
   }
 
   void run_item(FoldItem const& item) const {
-    Index const rows = list_.tiles[at(item.tiles.begin)].rows.size();
-    bool const few = item.tiles.size() == 1 && item.heads.size() * rows <= path_.few_rows;
-    (few ? path_.fold_few : path_.fold)(item);
+    (few_ ? path_.fold_few : path_.fold)(item);
   }
 
   /// One item whose keys are split over the threads: the first part goes to the state itself, the others to
@@ -170,9 +175,12 @@ class Work {
   FoldOperands const& operands_;
   int threads_;
   FoldScratch const& scratch_;
-  Index tiles_ = 1;  ///< of an item
-  Index heads_ = 1;  ///< query heads of an item
-  Index rows_ = 1;   ///< of the tallest tile
+  Index group_;         ///< query heads of a key/value head
+  Index rows_ = 1;      ///< of the tallest tile
+  bool few_ = false;    ///< whether fold_few takes the items
+  Index tiles_ = 1;     ///< of an item, as are the next two
+  Index kv_heads_ = 1;  ///< with all their query heads, if there are several
+  Index heads_;         ///< query heads of one key/value head
 };
 
 }  // namespace
