@@ -3,10 +3,11 @@
 // it is in the nearest cache. Needs what vector.inl needs.
 
 constexpr Index group_rows = 4;   // a fifth row's arithmetic costs more than packing
-constexpr Index few_chunk = 128;  // keys whose scores are kept
+constexpr Index few_chunk = 512;  // keys whose scores are kept
 constexpr Index few_stride =
-    few_chunk + 16;              // scores of one row, and space, so that rows do not share cache sets
-constexpr Index few_ahead = 16;  // rows of keys or values to ask for before they are needed
+    few_chunk + 16;  // scores of one row, and space, so that rows do not share cache sets
+constexpr Index near_bytes = 64 * 1024;
+constexpr Index few_ahead = 32;  // rows of keys or values to ask the next cache for, before they are needed
 
 /// Lane i of the result is the sum of all lanes of rows[i].
 template <int distance = 1>
@@ -68,7 +69,8 @@ class FewFold {
     for (Index head = item_.heads.begin; head < item_.heads.end; ++head) {
       for (Index row = rows.begin; row < rows.end; ++row) {
         to_floats(type, item_.operands.q.at(item_.batch, row, head), k_.dim, q_ + count_ * q_stride());
-        rows_[count_++] = {row, item_.origin + head * item_.state.rows + row, head / group, Slice{}, Vector{}};
+        rows_[count_++] = {row, item_.origin + head * item_.state.rows + row, head / group, Slice{},
+                           Vector{}};
       }
     }
   }
@@ -88,12 +90,22 @@ class FewFold {
       }
     }
     Slice const columns{0, round_up(keys.size(), lanes)};
+    float kept[few_rows];
     for (Index i = 0; i < count_; ++i) {
       float* const weights = scores_ + i * few_stride;
-      float const kept =
+      kept[i] =
           soften(weights, columns, rows_[i].highest, item_.state.m[rows_[i].at], item_.state.l[rows_[i].at],
                  [&](Index column, Vector weight) { store_vector(weights + column, weight); });
-      if (!rows_[i].visible.empty()) add_values(rows_[i], weights - keys.begin, kept);
+    }
+    // Values of all heads for some keys, which stay near, before those for the next.
+    Index const near = std::clamp<Index>(near_bytes / (v_.row_stride * bytes), 16, few_chunk);
+    for (Index first = keys.begin; first < keys.end; first += near) {
+      for (Index i = 0; i < count_; ++i) {
+        Slice const part = intersect(rows_[i].visible, {first, first + near});
+        if (part.empty()) continue;
+        add_values(rows_[i], part, scores_ + i * few_stride - keys.begin, kept[i]);
+        kept[i] = 1.0f;
+      }
     }
   }
 
@@ -117,7 +129,7 @@ class FewFold {
     Vector sum{};
     Index d = 0;
     for (; d + lanes <= k_.dim; d += lanes) {
-      __builtin_prefetch(k + ahead + d * bytes);
+      __builtin_prefetch(k + ahead + d * bytes, 0, 2);
       sum += load_vector(q + d) * load_elements<type>(k + d * bytes);
     }
     if (d < k_.dim) sum += load_vector(q + d) * load_elements<type>(k + d * bytes, k_.dim - d);
@@ -125,27 +137,26 @@ class FewFold {
   }
 
   /// O = kept · O + weights · V for one row; weights are counted as the keys are.
-  void add_values(Row const& row, float const* weights, float kept) const {
+  void add_values(Row const& row, Slice keys, float const* weights, float kept) const {
     Index const whole = round_down(v_.dim, lanes);
     Index d = 0;
-    for (; d + 8 * lanes <= whole; d += 8 * lanes) add_columns<8>(row, weights, kept, d, lanes);
-    for (; d + 4 * lanes <= whole; d += 4 * lanes) add_columns<4>(row, weights, kept, d, lanes);
-    for (; d < whole; d += lanes) add_columns<1>(row, weights, kept, d, lanes);
-    if (d < v_.dim) add_columns<1>(row, weights, kept, d, v_.dim - d);
+    for (; d + 8 * lanes <= whole; d += 8 * lanes) add_columns<8>(row, keys, weights, kept, d, lanes);
+    for (; d + 4 * lanes <= whole; d += 4 * lanes) add_columns<4>(row, keys, weights, kept, d, lanes);
+    for (; d < whole; d += lanes) add_columns<1>(row, keys, weights, kept, d, lanes);
+    if (d < v_.dim) add_columns<1>(row, keys, weights, kept, d, v_.dim - d);
   }
 
   /// The same for `vectors` vectors of columns from d on, the last of them `width` wide.
   template <Index vectors>
-  void add_columns(Row const& row, float const* weights, float kept, Index d, Index width) const {
+  void add_columns(Row const& row, Slice keys, float const* weights, float kept, Index d, Index width) const {
     Index const stride = v_.row_stride * bytes;
-    auto const* v =
-        static_cast<std::byte const*>(v_.at(item_.batch, row.visible.begin, row.kv_head)) + d * bytes;
+    auto const* v = static_cast<std::byte const*>(v_.at(item_.batch, keys.begin, row.kv_head)) + d * bytes;
     Vector sums[vectors] = {};
-    for (Index key = row.visible.begin; key < row.visible.end; ++key, v += stride) {
+    for (Index key = keys.begin; key < keys.end; ++key, v += stride) {
       Vector const weight = splat(weights[key]);
 #pragma GCC unroll 8
       for (Index j = 0; j < vectors; ++j) {
-        __builtin_prefetch(v + few_ahead * stride + j * lanes * bytes);
+        __builtin_prefetch(v + few_ahead * stride + j * lanes * bytes, 0, 2);
         Index const elements = j + 1 < vectors ? lanes : width;
         sums[j] += weight * load_elements<type>(v + j * lanes * bytes, elements);
       }
