@@ -129,7 +129,7 @@ class FewFold {
     Vector sum{};
     Index d = 0;
     for (; d + lanes <= k_.dim; d += lanes) {
-      __builtin_prefetch(k + ahead + d * bytes, 0, 2);
+      if (d * bytes % line == 0) __builtin_prefetch(k + ahead + d * bytes, 0, 2);
       sum += load_vector(q + d) * load_elements<type>(k + d * bytes);
     }
     if (d < k_.dim) sum += load_vector(q + d) * load_elements<type>(k + d * bytes, k_.dim - d);
@@ -156,7 +156,9 @@ class FewFold {
       Vector const weight = splat(weights[key]);
 #pragma GCC unroll 8
       for (Index j = 0; j < vectors; ++j) {
-        __builtin_prefetch(v + few_ahead * stride + j * lanes * bytes, 0, 2);
+        if (j * lanes * bytes % line == 0) {
+          __builtin_prefetch(v + few_ahead * stride + j * lanes * bytes, 0, 2);
+        }
         Index const elements = j + 1 < vectors ? lanes : width;
         sums[j] += weight * load_elements<type>(v + j * lanes * bytes, elements);
       }
@@ -171,6 +173,7 @@ class FewFold {
   }
 
   static constexpr Index bytes = static_cast<Index>(size_bytes(type));
+  static constexpr Index line = 64;
   FoldItem const& item_;
   TensorView const& k_;
   TensorView const& v_;

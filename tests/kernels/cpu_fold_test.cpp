@@ -1,4 +1,5 @@
 // The CPU's folds, every path and element type, against the fp64 oracle.
+#include <algorithm>
 #include <cstdlib>
 
 #include "fold_checks.hpp"
@@ -90,6 +91,126 @@ TEST_P(CpuFold, RepeatsBitForBitOnAnyNumberOfThreads) {
   }
   test::expect_same_bits(results[0], results[1]);
   test::expect_same_bits(results[1], results[2]);
+}
+
+// One tile of few or many rows and many keys: each device has more threads than there are tiles and heads.
+TEST_P(CpuFold, KeysSplitOverThreads) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "libgomp is not instrumented: ThreadSanitizer does not see how it orders its threads";
+#endif
+  for (int const threads : {2, 3, 4, 7}) {
+    SCOPED_TRACE(testing::Message() << threads << " threads");
+    auto const device = make_cpu_device({.threads = threads, .isa = isa()});
+    // The reference path adds keys one by one: over thousands, that rounds more than a blocked sum may.
+    Index const keys = isa() == CpuIsa::scalar ? 1001 : 5001;
+    Case one{.q_rows = 1, .kv_rows = keys, .q_heads = 2, .kv_heads = 2, .dim = 259, .value_dim = 240};
+    test::check_full_and_causal(*device, dtype(), one);
+    Case const tile{.q_rows = 100, .kv_rows = 1000, .q_heads = 2, .dim = 32, .value_dim = 48};
+    test::check_full_and_causal(*device, dtype(), tile);
+    // A sink and a window: two ranges, of which a part may hold the end of one and the start of the other.
+    std::vector<Band> const bands{{.q = {0, 1}, .kv = {0, 300}}, {.q = {0, 1}, .kv = {401, keys}}};
+    test::check(*device, dtype(), one, bands, [](Index, Index k) { return k < 300 || k > 400; });
+    test::check_unseen_rows_stay(*device, dtype(), {.dim = 512, .value_dim = 512});
+    test::check_carried_in_any_order(*device, dtype(), {.q_heads = 2, .dim = 256, .value_dim = 256});
+    test::check_nan_inputs_show(*device, dtype(), {.q_heads = 1, .dim = 512, .value_dim = 512});
+  }
+}
+
+TEST_P(CpuFold, SplitKeysRepeatBitForBit) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "libgomp is not instrumented: ThreadSanitizer does not see how it orders its threads";
+#endif
+  for (Index const rows : {1, 150}) {
+    Case const shape{
+        .q_rows = rows, .kv_rows = 4000, .q_heads = 2, .kv_heads = 1, .dim = 64, .value_dim = 64};
+    for (int const threads : {1, 2, 3, 4, 7}) {
+      auto const device = make_cpu_device({.threads = threads, .isa = isa()});
+      std::vector<float> const once = test::folded_twice(*device, dtype(), shape);
+      for (int repeat = 0; repeat < 5; ++repeat) {
+        test::expect_same_bits(once, test::folded_twice(*device, dtype(), shape));
+      }
+    }
+  }
+}
+
+// Decoding: fewer rows than a block of the packed fold, many heads, and what ends within a vector.
+TEST_P(CpuFold, FewRowsOfManyHeads) {
+  for (Index const rows : {1, 2, 3, 4, 5, 11}) {
+    for (auto const& [q_heads, kv_heads] : {std::pair<Index, Index>{1, 1}, {5, 5}, {4, 2}, {12, 3}, {8, 1}}) {
+      check_full_and_causal({.q_rows = rows,
+                             .kv_rows = isa() == CpuIsa::scalar ? 70 : 700,
+                             .q_heads = q_heads,
+                             .kv_heads = kv_heads,
+                             .dim = 40,
+                             .value_dim = 33,
+                             .batch = 2});
+    }
+  }
+  for (Index const dim : {1, 3, 17, 59, 64, 111, 128, 192, 256, 511, 512}) {
+    check_full_and_causal(
+        {.q_rows = 1, .kv_rows = 90, .q_heads = 3, .kv_heads = 3, .dim = dim, .value_dim = dim});
+    check_full_and_causal({.q_rows = 2, .kv_rows = 90, .q_heads = 2, .dim = 64, .value_dim = dim});
+  }
+  check_full_and_causal(  // more rows of all heads than one item of fold_few takes
+      {.q_rows = 2, .kv_rows = 200, .q_heads = 80, .kv_heads = 80, .dim = 16, .value_dim = 16});
+}
+
+TEST_P(CpuFold, LongSequences) {
+  if (isa() == CpuIsa::scalar) return;  // the reference path is slow
+  check_full_and_causal({.q_rows = 4224, .kv_rows = 4224, .oracle_rows = 8});
+  check_full_and_causal({.q_rows = 1, .kv_rows = 20001, .dim = 128, .value_dim = 128});
+  check_full_and_causal({.q_rows = 9, .kv_rows = 20001, .dim = 128, .value_dim = 128});
+}
+
+// More tiles than one item takes, and ranges that begin and end anywhere: also within a word of two keys.
+TEST_P(CpuFold, WindowsAndDocumentsOverManyTiles) {
+  Case const shape{.q_rows = 2001,
+                   .kv_rows = 2001,
+                   .q_heads = 2,
+                   .dim = 24,
+                   .value_dim = 24,
+                   .oracle_rows = isa() == CpuIsa::scalar ? 50 : 400};
+  std::vector<Band> const window{{.q = {0, 2001}, .kv = {0, 2001}, .lo = -101, .hi = 13}};
+  test::check(*device_, dtype(), shape, window,
+              [](Index q, Index k) { return -101 <= k - q && k - q <= 13; });
+  std::vector<Index> const starts{0, 1, 18, 77, 500, 501, 813, 1500, 1999, 2001};
+  std::vector<Band> documents;
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+    Slice const tokens{starts[i], starts[i + 1]};
+    documents.push_back({.q = tokens, .kv = tokens, .hi = 0});
+  }
+  auto const document = [&](Index token) { return std::ranges::upper_bound(starts, token) - starts.begin(); };
+  test::check(*device_, dtype(), shape, documents,
+              [&](Index q, Index k) { return k <= q && document(q) == document(k); });
+}
+
+TEST_P(CpuFold, KeysBetweenBandsMayBeNan) {
+  for (Index const rows : {1, 40}) {
+    Case const shape{.q_rows = rows, .kv_rows = 300, .q_heads = 2, .dim = 16, .value_dim = 16};
+    test::Tensors tensors(*device_, dtype(), shape, 3);
+    for (Index key = 31; key < 77; ++key) {
+      for (Index d = 0; d < 16; ++d) {
+        store(dtype(), tensors.k.view().at(0, key, 0), d, test::nan);
+        store(dtype(), tensors.v.view().at(0, key, 0), d, test::nan);
+      }
+    }
+    test::GuardedState state(*device_, shape);
+    std::vector<Band> const bands{{.q = {0, rows}, .kv = {0, 31}}, {.q = {0, rows}, .kv = {77, 300}}};
+    test::fold(*device_, tensors, bands, {0, 300}, state.view(), Start::identity);
+    device_->finish(state.view(), tensors.output(*device_));
+    test::expect_oracle(*device_, shape, tensors, [](Index, Index k) { return k < 31 || k >= 77; });
+  }
+}
+
+TEST_P(CpuFold, ScratchIsFixedAfterTheFirstPrepareOfAShape) {
+  auto const device = make_cpu_device({.threads = 3, .isa = isa()});
+  EXPECT_EQ(device->scratch_bytes(), 0u);
+  Case const shape{.q_rows = 300, .kv_rows = 300, .q_heads = 2, .dim = 96, .value_dim = 48};
+  (void)test::folded_twice(*device, dtype(), shape);
+  std::size_t const bytes = device->scratch_bytes();
+  (void)test::folded_twice(*device, dtype(),
+                           {.q_rows = 1, .kv_rows = 5000, .q_heads = 4, .dim = 96, .value_dim = 48});
+  EXPECT_EQ(device->scratch_bytes(), bytes);
 }
 
 TEST_P(CpuFold, KeysThatNoRowSeesMayBeNan) {
