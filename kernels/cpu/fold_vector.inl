@@ -9,12 +9,12 @@
 
 constexpr Index panel_vectors = 2;  // block_rows × 2 accumulators, 2 columns, and what is broadcast
 constexpr Index panel = panel_vectors * lanes;
-constexpr Index key_block = 256;  // K and V of a block, packed, stay in L2
+constexpr Index largest_block = 512;  // keys that are packed at once, at most
 constexpr Index largest_dim = 512;
 // Words from one row of a block to the next, in all its arrays: a constant, so that the micro-kernel's
 // addresses are one register and offsets; and not a multiple of 2 KiB, so that rows do not share cache sets.
 constexpr Index row_stride = largest_dim + 16;
-static_assert(key_block % panel == 0 && key_block <= largest_dim && tile_rows % block_rows == 0);
+static_assert(largest_block % panel == 0 && largest_block <= largest_dim && tile_rows % block_rows == 0);
 
 #include "pack.inl"
 
@@ -51,7 +51,9 @@ struct Scratch {
   Scratch(float* memory, Index head_dim, Index value_dim)
       : depth((head_dim + word_elements - 1) / word_elements),
         row_words(round_up(depth, lanes)),
-        value_columns(round_up(value_dim, lanes)) {
+        value_columns(round_up(value_dim, lanes)),
+        // K and V of a block, packed, stay in the second cache; and a row's scores in the first.
+        key_block(depth + value_columns / word_elements <= 128 ? largest_block : largest_block / 2) {
     auto const take = [&](Index floats) {
       float* const part = memory;
       memory += round_up(floats, 16);
@@ -69,6 +71,7 @@ struct Scratch {
   Index depth;          ///< words of a query or key
   Index row_words;      ///< the same in whole vectors
   Index value_columns;  ///< the value dimension in whole vectors
+  Index key_block;      ///< keys that are packed at once
   float* q;             ///< [block_rows], words
   float* scores;        ///< [block_rows][key_block], then weights, as words
   float* highest;       ///< [block_rows][lanes]: the scores' maximum is in some lane
@@ -116,8 +119,9 @@ class TileFold {
       }
     }
     // Blocks begin at multiples of their size: how tiles share items changes no result.
-    for (Index begin = round_down(hull.begin, key_block); begin < hull.end; begin += key_block) {
-      fold_keys({begin, begin + key_block});
+    for (Index begin = round_down(hull.begin, scratch_.key_block); begin < hull.end;
+         begin += scratch_.key_block) {
+      fold_keys({begin, begin + scratch_.key_block});
     }
   }
 
@@ -146,8 +150,8 @@ class TileFold {
     if (seen.span.empty()) return;
     pack_keys(operands_.k, item_.batch, item_.kv_head, block.begin, seen, scratch_.row_words, scratch_.rows,
               scratch_.k);
-    pack_values(operands_.v, item_.batch, item_.kv_head, block.begin, seen, scratch_.value_columns,
-                scratch_.rows, scratch_.v);
+    pack_values(operands_.v, item_.batch, item_.kv_head, block.begin, seen,
+                scratch_.key_block / word_elements, scratch_.value_columns, scratch_.rows, scratch_.v);
     for_each_range(block, [&](KeyRange const& range, Slice keys) { fold_range(range, keys, block.begin); });
   }
 
@@ -258,9 +262,10 @@ class TileFold {
   /// summed on their own: over long sequences that is more exact than adding each of them to O.
   void add_values(RowBlock const& block, float const* kept, Slice seen) const {
     Slice const words{seen.begin / word_elements, (seen.end + word_elements - 1) / word_elements};
+    Index const block_words = scratch_.key_block / word_elements;
     Index const dim = item_.state.value_dim;
     for (Index column = 0; column < dim; column += panel) {
-      float const* const packed = scratch_.v + column * (key_block / word_elements) + words.begin * panel;
+      float const* const packed = scratch_.v + column * block_words + words.begin * panel;
       Index const width = std::min(panel, dim - column);
       with_shape(block.count, width > lanes ? 2 : 1, [&](auto row_constant, auto vector_constant) {
         constexpr Index rows = row_constant;

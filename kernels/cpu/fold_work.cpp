@@ -43,6 +43,7 @@ class Work {
   }
 
   void run() {
+    if (list_.tiles.empty()) return;
     if (items() < threads_) {
       heads_ = std::min(heads_, tile_rows / rows_);  // a partial state holds as many rows as a tile
       for (Index item = 0; item < items(); ++item) split(item);
@@ -50,8 +51,7 @@ class Work {
     }
     // Keys are packed once for an item's tiles. With one thread these are many; else some items per thread,
     // the longest first, so that none is left with one at the end.
-    if (!few_)
-      tiles_ = threads_ == 1 ? item_tiles : std::clamp<Index>(items() / (4 * threads_), 1, item_tiles);
+    if (!few_) tiles_ = tiles_of_item();
 #pragma omp parallel for schedule(dynamic) num_threads(threads_)
     for (Index item = 0; item < items(); ++item) run_item(item_at(item, omp_get_thread_num()));
   }
@@ -68,6 +68,13 @@ class Work {
   }
   [[nodiscard]] Index items() const {
     return tile_shares() * lanes() * head_shares();
+  }
+
+  [[nodiscard]] Index tiles_of_item() const {
+    auto const tiles = static_cast<Index>(list_.tiles.size());
+    Index const most =
+        threads_ == 1 ? item_tiles : std::clamp<Index>(items() / (4 * threads_), 1, item_tiles);
+    return divided_up(tiles, divided_up(tiles, most));  // about as many in each
   }
 
   /// Items are in the order of their tiles' areas, the largest first.

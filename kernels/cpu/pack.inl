@@ -32,7 +32,7 @@ inline void transpose(Vector (&rows)[lanes]) {
 /// Which keys of a block some row sees: the others are packed as zeros, unread.
 struct SeenKeys {
   Slice span;  ///< from the first such key to the last, counted from the block's first
-  bool seen[key_block];
+  bool seen[largest_block];
 
   void add(Slice keys) {
     if (span.empty()) {
@@ -73,11 +73,10 @@ inline void pack_keys(TensorView const& k, Index batch, Index head, Index first,
   }
 }
 
-/// Values as they are: [column / panel][word of keys][panel].
+/// Values as they are: [column / panel][word of keys, block_words of them][panel].
 /// @param rows  scratch for `word_elements` rows of `columns` floats
 inline void pack_values(TensorView const& v, Index batch, Index head, Index first, SeenKeys const& keys,
-                        Index columns, float* rows, float* packed) {
-  constexpr Index block_words = key_block / word_elements;
+                        Index block_words, Index columns, float* rows, float* packed) {
   for (Index word = keys.span.begin / word_elements; word * word_elements < keys.span.end; ++word) {
     for (Index i = 0; i < word_elements; ++i) {
       Index const key = word * word_elements + i;
