@@ -102,7 +102,7 @@ TEST_P(CpuFold, KeysSplitOverThreads) {
     SCOPED_TRACE(testing::Message() << threads << " threads");
     auto const device = make_cpu_device({.threads = threads, .isa = isa()});
     // The reference path adds keys one by one: over thousands, that rounds more than a blocked sum may.
-    Index const keys = isa() == CpuIsa::scalar ? 1001 : 5001;
+    Index const keys = isa() == CpuIsa::scalar ? 1001 : 2501;
     Case one{.q_rows = 1, .kv_rows = keys, .q_heads = 2, .kv_heads = 2, .dim = 259, .value_dim = 240};
     test::check_full_and_causal(*device, dtype(), one);
     Case const tile{.q_rows = 100, .kv_rows = 1000, .q_heads = 2, .dim = 32, .value_dim = 48};
@@ -135,10 +135,11 @@ TEST_P(CpuFold, SplitKeysRepeatBitForBit) {
 
 // Decoding: fewer rows than a block of the packed fold, many heads, and what ends within a vector.
 TEST_P(CpuFold, FewRowsOfManyHeads) {
-  for (Index const rows : {1, 2, 3, 4, 5, 11}) {
-    for (auto const& [q_heads, kv_heads] : {std::pair<Index, Index>{1, 1}, {5, 5}, {4, 2}, {12, 3}, {8, 1}}) {
+  if (isa() == CpuIsa::scalar) return;  // no fold of its own for them
+  for (Index const rows : {1, 2, 4, 5, 11}) {
+    for (auto const& [q_heads, kv_heads] : {std::pair<Index, Index>{5, 5}, {6, 3}, {8, 1}}) {
       check_full_and_causal({.q_rows = rows,
-                             .kv_rows = isa() == CpuIsa::scalar ? 70 : 700,
+                             .kv_rows = 531,
                              .q_heads = q_heads,
                              .kv_heads = kv_heads,
                              .dim = 40,
@@ -164,12 +165,8 @@ TEST_P(CpuFold, LongSequences) {
 
 // More tiles than one item takes, and ranges that begin and end anywhere: also within a word of two keys.
 TEST_P(CpuFold, WindowsAndDocumentsOverManyTiles) {
-  Case const shape{.q_rows = 2001,
-                   .kv_rows = 2001,
-                   .q_heads = 2,
-                   .dim = 24,
-                   .value_dim = 24,
-                   .oracle_rows = isa() == CpuIsa::scalar ? 50 : 400};
+  Case const shape{
+      .q_rows = 2001, .kv_rows = 2001, .q_heads = 2, .dim = 24, .value_dim = 24, .oracle_rows = 50};
   std::vector<Band> const window{{.q = {0, 2001}, .kv = {0, 2001}, .lo = -101, .hi = 13}};
   test::check(*device_, dtype(), shape, window,
               [](Index q, Index k) { return -101 <= k - q && k - q <= 13; });
