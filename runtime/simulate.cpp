@@ -20,18 +20,7 @@ class Simulator {
 
   Simulation run() {
     for (std::size_t round = 0; round < plan_.rounds(); ++round) play(round);
-    for (std::size_t rank = 0; rank < now_.size(); ++rank) {
-      for (Finish const& finish : plan_.programs[rank].finishes) {
-        Block const& state = plan_.block(finish.state);
-        // Reads the state, writes the output; the lse is small beside them.
-        double const moved =
-            static_cast<double>(bytes(state)) *
-            (1.0 + static_cast<double>(size_bytes(plan_.problem.shape.dtype)) / sizeof(float));
-        now_[rank] = event(Event::Kind::finish, rank, plan_.rounds(), finish.state, -1, now_[rank],
-                           moved / machine_.memory_bytes_per_second);
-      }
-      result_.seconds = std::max(result_.seconds, now_[rank]);
-    }
+    for (double const end : now_) result_.seconds = std::max(result_.seconds, end);
     return std::move(result_);
   }
 
@@ -50,6 +39,12 @@ class Simulator {
   double merge_seconds(Merge const& merge) const {
     constexpr double reads_and_writes = 3.0;  // both states in, one out
     return reads_and_writes * static_cast<double>(bytes(plan_.block(merge.state))) /
+           machine_.memory_bytes_per_second;
+  }
+
+  /// Reads the state, writes the output.
+  double finish_seconds(Finish const& finish) const {
+    return static_cast<double>(bytes(plan_.block(finish.state)) + bytes(plan_.block(finish.out))) /
            machine_.memory_bytes_per_second;
   }
 
@@ -79,6 +74,10 @@ class Simulator {
       for (Merge const& merge : round.merges) {
         computed[rank] =
             event(Event::Kind::merge, rank, index, merge.state, -1, computed[rank], merge_seconds(merge));
+      }
+      for (Finish const& finish : round.finishes) {
+        computed[rank] =
+            event(Event::Kind::finish, rank, index, finish.state, -1, computed[rank], finish_seconds(finish));
       }
     }
     std::vector<double> done = computed;

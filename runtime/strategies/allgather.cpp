@@ -51,7 +51,7 @@ Plan allgather_plan(Problem const& problem, Layouts const& layouts) {
   }
   fold_and_release(plan, arrived);
   plan.end_round();
-  return std::move(plan).finish();
+  return std::move(plan).finish_at_home();
 }
 
 }  // namespace plait

@@ -62,7 +62,7 @@ Plan passq_plan(Problem const& problem, Layouts const& layouts) {
     }
     plan.end_round();
   }
-  return std::move(plan).finish();
+  return std::move(plan).finish_at_home();
 }
 
 }  // namespace plait

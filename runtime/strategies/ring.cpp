@@ -68,7 +68,7 @@ Plan ring_plan(Problem const& problem, Layouts const& layouts) {
   }
   play(plan, arriving, last_hop);
   plan.end_round();
-  return std::move(plan).finish();
+  return std::move(plan).finish_at_home();
 }
 
 }  // namespace plait

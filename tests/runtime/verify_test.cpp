@@ -37,6 +37,7 @@ void repeat_step(Program& program, Steps& list, End end, std::size_t index) {
 auto const fold_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.folds; };
 auto const merge_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.merges; };
 auto const send_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.sends; };
+auto const finish_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.finishes; };
 auto const receive_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.receives; };
 
 /// A way to break a plan. Returns false if this plan offers no place for it.
@@ -208,32 +209,31 @@ std::vector<Mutation> mutations() {
                                       [](Plan&, Program& program, Merge& merge, Random& random) {
                                         return other_slot(program, merge.into, random);
                                       })},
-      {"drop a finish",
-       [](Plan& plan, Random& random) {
-         auto& finishes = any_program(plan, random).finishes;
-         auto const index = any_index(finishes, random);
-         if (index) finishes.erase(finishes.begin() + static_cast<std::ptrdiff_t>(*index));
-         return index.has_value();
-       }},
-      {"double a finish",
-       [](Plan& plan, Random& random) {
-         auto& finishes = any_program(plan, random).finishes;
-         auto const index = any_index(finishes, random);
-         if (index) finishes.push_back(Finish(finishes[*index]));
-         return index.has_value();
-       }},
+      {"drop a finish", drop(&Program::finishes, finish_end)},
+      {"double a finish", twice(&Program::finishes, finish_end)},
       {"finish another slot", alter<std::vector<Finish>>(
                                   &Program::finishes,
                                   [](Plan&, Program& program, Finish& finish, Random& random) {
-                                    return other_slot(program, finish.slot, random);
+                                    return other_slot(program, finish.from, random);
                                   })},
+      {"finish into another slot", alter<std::vector<Finish>>(
+                                       &Program::finishes,
+                                       [](Plan&, Program& program, Finish& finish, Random& random) {
+                                         return other_slot(program, finish.into, random);
+                                       })},
+      {"finish another block", alter<std::vector<Finish>>(
+                                   &Program::finishes,
+                                   [](Plan& plan, Program&, Finish& finish, Random& random) {
+                                     return other_block(plan, finish.out, random);
+                                   })},
       {"finish on another rank",
        [](Plan& plan, Random& random) {
          Program& from = any_program(plan, random);
          Program& to = any_program(plan, random);
          if (&from == &to || from.finishes.empty()) return false;
          to.finishes.push_back(from.finishes.back());
-         from.finishes.pop_back();
+         to.ends.back().finishes += 1;
+         remove_step(from, from.finishes, finish_end, from.finishes.size() - 1);
          return true;
        }},
       {"shrink a slot",
@@ -329,7 +329,8 @@ TEST(Verify, NamesRankRoundAndBlock) {
   ASSERT_FALSE(violations.empty());
   EXPECT_EQ(violations.front().law, Law::residency);
   EXPECT_EQ(violations.front().message,
-            "rank 2, round 1: a fold reads kv [10, 20) of rank 1 at rest, which is not the rank's own");
+            "rank 2, round 1: a fold reads kv [10, 20) heads [0, 1) of rank 1 at rest, which is not the "
+            "rank's own");
   EXPECT_THROW(require_verified(plan), InvalidPlan);
 }
 
