@@ -63,7 +63,7 @@ Problem parse_problem(CommandLine const& line, Shape const& shape) {
 void add_plan_flags(po::options_description& flags) {
   std::string strategy_help = "how attention is split over ranks (default auto: the least predicted time)";
   for (Strategy const& strategy : strategies()) {
-    strategy_help += fmt::format("\n{}: {}", strategy.name, strategy.summary);
+    strategy_help += fmt::format("\n{}: {}", strategy.form, strategy.summary);
   }
   auto add = flags.add_options();
   add("strategy", text("auto|NAME"), strategy_help.c_str());
@@ -75,9 +75,14 @@ void add_plan_flags(po::options_description& flags) {
 }
 
 std::string parse_strategy(CommandLine const& line) {
-  std::vector<std::string_view> names = {"auto"};
-  for (Strategy const& strategy : strategies()) names.push_back(strategy.name);
-  return line.choose("strategy", "auto", names);
+  std::string name = line.get("strategy", "auto");
+  if (name == "auto") return name;
+  try {
+    (void)strategy_of(name);
+  } catch (InvalidProblem const& error) {
+    throw UsageError(fmt::format("--{}, or auto", error.what()));
+  }
+  return name;
 }
 
 std::string parse_layout(CommandLine const& line) {

@@ -33,13 +33,14 @@ std::string range_of(std::vector<std::uint64_t> const& values) {
 
 /// "key/value blocks", "query blocks and states": what the plan's sends carry.
 std::string travellers(Plan const& plan) {
-  std::array<bool, 3> seen{};
+  std::array<bool, 4> seen{};
   for (Program const& program : plan.programs) {
     for (Transfer const& send : program.sends) {
       seen[static_cast<std::size_t>(plan.block(send.block).tensor)] = true;
     }
   }
-  constexpr std::array words = {"query blocks", "key/value blocks", "partial states (m, l, O)"};
+  constexpr std::array words = {"query blocks", "key/value blocks", "partial states (m, l, O)",
+                                "finished rows"};
   std::string list;
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (seen[i]) list += fmt::format("{}{}", list.empty() ? "" : " and ", words[i]);

@@ -46,9 +46,10 @@ std::uint64_t bytes(Block const& block, Shape const& shape) {
 }
 
 std::string describe(Block const& block) {
-  return fmt::format("{} [{}, {}) heads [{}, {}) {}", name(block.tensor), block.slice.begin, block.slice.end,
-                     block.heads.begin, block.heads.end,
-                     block.home == Block::gathered ? "of several ranks" : fmt::format("of rank {}", block.home));
+  return fmt::format(
+      "{} [{}, {}) heads [{}, {}) {}", name(block.tensor), block.slice.begin, block.slice.end,
+      block.heads.begin, block.heads.end,
+      block.home == Block::gathered ? "of several ranks" : fmt::format("of rank {}", block.home));
 }
 
 Round Program::round(std::size_t index) const {

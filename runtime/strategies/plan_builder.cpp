@@ -1,4 +1,4 @@
-#include "plan_builder.hpp"
+#include "plait/plan_builder.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -162,13 +162,21 @@ void PlanBuilder::end_round() {
 }
 
 void PlanBuilder::drop_empty_rounds() {
-  std::size_t rounds = 0;  // up to the last in which any rank has a step
+  std::size_t const rounds = plan_.programs.empty() ? 0 : plan_.programs.front().ends.size();
+  std::vector<bool> used(rounds);
   for (Program const& program : plan_.programs) {
-    std::size_t used = program.ends.size();
-    while (used > 0 && program.ends[used - 1] == (used > 1 ? program.ends[used - 2] : Program::Cut{})) --used;
-    rounds = std::max(rounds, used);
+    for (std::size_t round = 0; round < rounds; ++round) {
+      Program::Cut const before = round == 0 ? Program::Cut{} : program.ends[round - 1];
+      if (!(program.ends[round] == before)) used[round] = true;
+    }
   }
-  for (Program& program : plan_.programs) program.ends.resize(rounds);
+  for (Program& program : plan_.programs) {
+    std::size_t kept = 0;
+    for (std::size_t round = 0; round < rounds; ++round) {
+      if (used[round]) program.ends[kept++] = program.ends[round];
+    }
+    program.ends.resize(kept);
+  }
 }
 
 Plan PlanBuilder::done() && {

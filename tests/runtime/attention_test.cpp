@@ -69,18 +69,18 @@ TEST(Attention, MatchesTheOracleForEveryTypeMaskAndStrategy) {
                       .value_dim = 64,
                       .dtype = dtype};
     for (NamedMask const& mask : masks(tokens)) {
-      for (Strategy const& strategy : strategies()) {
-        SCOPED_TRACE(std::string(name(dtype)) + ' ' + mask.name + ' ' + std::string(strategy.name));
-        Problem const problem = problem_of(shape, mask.mask);
-        Layouts const layouts = make_layouts("auto", mask.mask, world.size());
+      Problem const problem = problem_of(shape, mask.mask);
+      Layouts const layouts = make_layouts("auto", mask.mask, world.size());
+      for (std::string const& strategy : test::all_variants(problem, layouts)) {
+        SCOPED_TRACE(std::string(name(dtype)) + ' ' + mask.name + ' ' + strategy);
         AttentionCase run(world, problem, layouts, 17);
-        Attention attention(world, make_plan(problem, layouts, strategy.name), test_options(world));
+        Attention attention(world, make_plan(problem, layouts, strategy), test_options(world));
         run.run(attention);
         Verdict const verdict = run.judge(mask.keeps);
         expect_within(verdict);
         if (world.rank() == 0) {
           std::printf("| %d | %s | %s | %s | %.2e | %.2e | %.2e | %.2e |\n", world.size(),
-                      std::string(name(dtype)).c_str(), mask.name.c_str(), std::string(strategy.name).c_str(),
+                      std::string(name(dtype)).c_str(), mask.name.c_str(), strategy.c_str(),
                       verdict.out_error, verdict.out_tolerance, verdict.lse_error, verdict.lse_tolerance);
         }
       }
@@ -108,15 +108,16 @@ TEST(Attention, RandomProblemsMatchTheOracle) {
                       .dtype = static_cast<DType>(uniform(random, 0, 2))};
     Mask const mask = test::random_mask(random, q_tokens, kv_tokens);
     Layouts const layouts = test::random_layouts(random, mask, world.size());
-    auto const which =
-        static_cast<std::size_t>(uniform(random, 0, static_cast<Index>(strategies().size()) - 1));
     Problem const problem = problem_of(shape, mask);
-    SCOPED_TRACE(testing::Message() << "round " << round << ", " << strategies()[which].name << ", "
-                                    << q_tokens << " × " << kv_tokens << " tokens, D " << shape.head_dim
-                                    << ", Dv " << shape.value_dim << ", " << name(shape.dtype));
+    std::vector<std::string> const names = test::all_variants(problem, layouts);
+    std::string const strategy =
+        names[static_cast<std::size_t>(uniform(random, 0, static_cast<Index>(names.size()) - 1))];
+    SCOPED_TRACE(testing::Message() << "round " << round << ", " << strategy << ", " << q_tokens << " × "
+                                    << kv_tokens << " tokens, D " << shape.head_dim << ", Dv "
+                                    << shape.value_dim << ", " << name(shape.dtype));
     AttentionCase run(world, problem, layouts, seed + static_cast<std::uint64_t>(round),
                       uniform(random, 0, 5) * (on_gpu ? 8 : 1));  // in units of 16 bytes, as GPUs want rows
-    Attention attention(world, make_plan(problem, layouts, strategies()[which].name), test_options(world));
+    Attention attention(world, make_plan(problem, layouts, strategy), test_options(world));
     run.run(attention);
     // Mask::keeps is tested against predicates of its own in mask_test.
     expect_within(run.judge([&](Index q, Index k) { return mask.keeps(q, k); }));

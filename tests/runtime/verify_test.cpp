@@ -283,9 +283,10 @@ Plan random_plan(Random& random) {
                     .head_dim = 8,
                     .value_dim = 4};
   Problem const problem{.shape = shape, .mask = mask, .scale = 1.0};
-  auto const all = strategies();
+  Layouts const layouts = test::random_layouts(random, mask, ranks);
+  std::vector<std::string> const all = test::all_variants(problem, layouts);
   auto const which = static_cast<std::size_t>(uniform(random, 0, static_cast<Index>(all.size()) - 1));
-  return make_plan(problem, test::random_layouts(random, mask, ranks), all[which].name);
+  return make_plan(problem, layouts, all[which]);
 }
 
 TEST(Verify, CatchesEveryMutant) {

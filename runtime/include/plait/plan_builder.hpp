@@ -70,7 +70,7 @@ class PlanBuilder {
   void finish(int rank, BlockId q, SlotId from, SlotId into);
   void end_round();
 
-  /// The plan, without the empty rounds at its end.
+  /// The plan, without the rounds in which no rank has a step.
   [[nodiscard]] Plan done() &&;
   /// The same, with all blocks of `q_blocks` finished at home in the last round.
   [[nodiscard]] Plan finish_at_home() &&;
