@@ -68,7 +68,7 @@ class HeadMesh {
       }
     }
     finish_rows_without_keys();
-    for (std::size_t round = 0; !done(); ++round) {
+    for (std::size_t round = 0; round == 0 || !done(); ++round) {
       for (int rank = 0; rank < plan_.ranks(); ++rank) receive(rank, round);
       for (int rank = 0; rank < plan_.ranks(); ++rank) send_back(rank);
       for (int rank = 0; rank < plan_.ranks(); ++rank) fold(rank, round);

@@ -142,11 +142,12 @@ TEST(Attention, PiecesOfBlocksMatchTheOracle) {
 TEST(Attention, MovesTheBytesOfItsPlanAndRepeatsBitForBit) {
   World world(MPI_COMM_WORLD);
   Shape const shape{
-      .q_tokens = 128, .kv_tokens = 128, .q_heads = 2, .kv_heads = 1, .head_dim = 32, .value_dim = 16};
+      .q_tokens = 128, .kv_tokens = 128, .q_heads = 8, .kv_heads = 4, .head_dim = 32, .value_dim = 16};
   Problem const problem = problem_of(shape, Mask::causal(128, 128));
   Layouts const layouts = make_layouts("zigzag", problem.mask, world.size());
-  for (Strategy const& strategy : strategies()) {
-    Attention attention(world, make_plan(problem, layouts, strategy.name), test_options(world));
+  for (std::string const& strategy : test::all_variants(problem, layouts)) {
+    SCOPED_TRACE(strategy);
+    Attention attention(world, make_plan(problem, layouts, strategy), test_options(world));
     AttentionCase run(world, problem, layouts, 5);
     EXPECT_EQ(run.run(attention).sent, sent_per_peer(attention.plan(), world.rank()));
     auto const out = run.out();
