@@ -90,8 +90,12 @@ class HeadMesh {
   }
   [[nodiscard]] bool keeps(Slice q, Slice kv) const { return mask_.area(q, kv) > 0; }
 
-  /// The rank's part of one of its slices, or another's: for one share of the heads.
+  /// The part of one of the slices of `home` that is for one share of the heads.
   BlockId part(Tensor tensor, Slice slice, int share, int home) {
+    if (u_ == 1) {  // all heads: a block that there is
+      auto const& blocks = tensor == Tensor::q ? plan_.q_blocks(home) : plan_.kv_blocks(home);
+      return *std::ranges::find(blocks, slice, [&](BlockId id) { return plan_.block(id).slice; });
+    }
     HeadRange const heads = heads_of(share);
     return tensor == Tensor::q ? plan_.add_q(slice, heads, home) : plan_.add_kv(slice, heads, home);
   }
