@@ -4,14 +4,13 @@
 
 namespace plait {
 
-std::vector<Gathering> gather(std::vector<Arrival> const& arrivals, std::size_t span) {
+std::vector<Gathering> gather(std::vector<Arrival> const& arrivals) {
   std::vector<Gathering> found;
   for (Arrival const& arrival : arrivals) {
-    auto const touches = [&](Gathering const& open) {
-      bool const in_time = arrival.round < open.first_round() + span;
-      return in_time && (open.slice.end == arrival.slice.begin || arrival.slice.end == open.slice.begin);
-    };
-    auto const open = std::ranges::find_if(found, touches);
+    auto const open = std::ranges::find_if(found, [&](Gathering const& gathering) {
+      return gathering.arrivals.front().round == arrival.round &&
+             (gathering.slice.end == arrival.slice.begin || arrival.slice.end == gathering.slice.begin);
+    });
     if (open == found.end()) {
       found.push_back({{arrival}, arrival.slice});
       continue;

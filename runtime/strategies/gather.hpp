@@ -17,16 +17,15 @@ struct Arrival {
   Slice slice;
 };
 
-/// Arrivals whose slices touch: they lie as one block in one slot, so that one fold takes them all.
+/// Arrivals of one round whose slices touch: they lie as one block in one slot, so that one fold takes them
+/// all.
 struct Gathering {
-  std::vector<Arrival> arrivals;  ///< in the order of their rounds
+  std::vector<Arrival> arrivals;
   Slice slice;
-  [[nodiscard]] std::size_t first_round() const { return arrivals.front().round; }
-  [[nodiscard]] std::size_t ready() const { return arrivals.back().round + 1; }
+  /// The first round in which it can be used.
+  [[nodiscard]] std::size_t ready() const { return arrivals.front().round + 1; }
 };
 
-/// Gathers arrivals (in the order of their rounds) that touch, each gathering within `span` rounds: the
-/// longer, the larger the folds; the shorter, the sooner they start.
-[[nodiscard]] std::vector<Gathering> gather(std::vector<Arrival> const& arrivals, std::size_t span);
+[[nodiscard]] std::vector<Gathering> gather(std::vector<Arrival> const& arrivals);
 
 }  // namespace plait

@@ -19,8 +19,8 @@ struct Piece {
   Slice slice;
   std::vector<Arrival> arrivals = {};  ///< none: at rest
   SlotId slot = at_rest;
-  bool own = true;  ///< of its group's tokens
-  [[nodiscard]] std::size_t ready() const { return arrivals.empty() ? 0 : arrivals.back().round + 1; }
+  bool own = true;        ///< of its group's tokens
+  std::size_t ready = 0;  ///< the first round in which it can be used
 };
 
 /// Query rows on a rank: its group's (own), or foreign ones, whose states return.
@@ -38,6 +38,7 @@ struct RankState {
   HeadRange heads;
   std::vector<Row> rows;
   std::vector<Piece> columns;
+  Index turn = 0;  ///< pairs to fold in a round once all is here
 };
 
 /// A state on its way back.
@@ -102,14 +103,14 @@ class HeadMesh {
 
   /// Gathers arrivals, in the order of their rounds, into new blocks; alone, an arrival is its own block.
   template <class Held>
-  void hold(std::vector<Arrival> const& arrivals, std::size_t span, HeadRange heads, bool own,
-            std::vector<Held>& held) {
-    if (!arrivals.empty()) gathered_by_ = std::max(gathered_by_, arrivals.back().round + 1);
-    for (Gathering& gathering : gather(arrivals, span)) {
+  void hold(std::vector<Arrival> const& arrivals, HeadRange heads, bool own, std::vector<Held>& held) {
+    for (Gathering& gathering : gather(arrivals)) {
       Held piece;
       bool const alone = gathering.arrivals.size() == 1;
       piece.slice = gathering.slice;
       piece.own = own;
+      piece.ready = gathering.ready();
+      gathered_by_ = std::max(gathered_by_, piece.ready);
       if constexpr (std::is_same_v<Held, Row>) {
         piece.block =
             alone ? gathering.arrivals.front().block : plan_.add_q(piece.slice, heads, Block::gathered);
@@ -126,7 +127,7 @@ class HeadMesh {
   void exchange_heads() {
     Slice const all_q{0, mask_.q_tokens()};
     Slice const all_kv{0, mask_.kv_tokens()};
-    auto const span = static_cast<std::size_t>((u_ + 3) / 4);
+    auto const steps_a_round = static_cast<std::size_t>((u_ + 2) / 4);  // (u − 1) steps in up to 4 rounds
     std::vector<std::vector<Slice>> q(ranks_.size());
     std::vector<std::vector<Slice>> kv(ranks_.size());
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
@@ -151,14 +152,14 @@ class HeadMesh {
         for (int distance = 1; distance < u_; ++distance) {
           int const from = group_of(rank) * u_ + (share + distance) % u_;
           for (Slice const slice : slices[static_cast<std::size_t>(from)]) {
-            arrivals.push_back({.round = static_cast<std::size_t>(distance - 1),
+            arrivals.push_back({.round = static_cast<std::size_t>(distance - 1) / steps_a_round,
                                 .from = from,
                                 .piece = resting,
                                 .block = part(tensor, slice, share, from),
                                 .slice = slice});
           }
         }
-        hold(arrivals, span, mine.heads, true, held);
+        hold(arrivals, mine.heads, true, held);
       };
       exchange(Tensor::q, q, mine.rows);
       exchange(Tensor::kv, kv, mine.columns);
@@ -215,8 +216,8 @@ class HeadMesh {
 
   void gather_mesh() {
     std::vector<Step> const order = steps();
-    auto const first = static_cast<std::size_t>(u_ - 1);
-    auto const span = (order.size() + 3) / 4;
+    std::size_t const first = gathered_by_;
+    std::size_t const steps_a_round = (order.size() + 7) / 8;  // in up to 8 rounds
     std::vector<std::vector<Slice>> q_slices;
     std::vector<std::vector<Slice>> kv_slices;
     for (int group = 0; group < groups(); ++group) {
@@ -251,7 +252,7 @@ class HeadMesh {
                                        : (row + step.distance) % grid_.b * grid_.a + column;
         int const from = group * u_ + share_of(rank);
         auto const add = [&](std::vector<Arrival>& arrivals, Piece const& piece, std::size_t number) {
-          arrivals.push_back({first + index, from, number, piece.block, piece.slice});
+          arrivals.push_back({first + index / steps_a_round, from, number, piece.block, piece.slice});
         };
         if (step.queries) {
           for (std::size_t i = 0; i < at(from).rows.size() && at(from).rows[i].own; ++i) {
@@ -267,8 +268,8 @@ class HeadMesh {
           }
         }
       }
-      hold(q_arrivals, span, at(rank).heads, false, at(rank).rows);
-      hold(kv_arrivals, span, at(rank).heads, false, at(rank).columns);
+      hold(q_arrivals, at(rank).heads, false, at(rank).rows);
+      hold(kv_arrivals, at(rank).heads, false, at(rank).columns);
     }
   }
 
@@ -341,10 +342,10 @@ class HeadMesh {
   /// Folds a row with all columns that are here. @returns whether there was anything to fold
   bool fold(int rank, Row& row, std::size_t round) {
     bool folded = false;
-    if (row.pending == 0 || row.ready() > round) return false;
+    if (row.pending == 0 || row.ready > round) return false;
     auto const& columns = at(rank).columns;
     for (std::size_t i = 0; i < columns.size(); ++i) {
-      if (row.met[i] != 0 || columns[i].ready() > round) continue;
+      if (row.met[i] != 0 || columns[i].ready > round) continue;
       row.met[i] = 1;
       --row.pending;
       if (!keeps(row.slice, columns[i].slice)) continue;
@@ -357,21 +358,32 @@ class HeadMesh {
   void fold(int rank, std::size_t round) {
     auto& rows = at(rank).rows;
     bool busy = false;
-    std::size_t own = 0;
     for (Row& row : rows) {
-      if (row.own) {
-        ++own;
-      } else {
-        busy = fold(rank, row, round) || busy;
-      }
+      if (!row.own) busy = fold(rank, row, round) || busy;
     }
     if (busy) return;
-    // Once all is here, outputs that travel home leave a few rows at a time.
+    // Once all is here, outputs that travel home leave a share of the work at a time.
     bool const in_turns = u_ > 1 && round >= gathered_by_;
-    std::size_t turns = in_turns ? (own + 3) / 4 : own;
-    for (Row& row : rows) {
-      if (row.own && turns > 0 && fold(rank, row, round)) --turns;
+    if (in_turns && at(rank).turn == 0) {
+      for (Row const& row : rows) at(rank).turn += row.own ? area_left(rank, row) : 0;
+      at(rank).turn = at(rank).turn / 4 + 1;
     }
+    Index folded = 0;
+    for (Row& row : rows) {
+      if (!row.own || (in_turns && folded >= at(rank).turn)) continue;
+      if (in_turns) folded += area_left(rank, row);
+      fold(rank, row, round);
+    }
+  }
+
+  /// Pairs of a row that are to be folded.
+  [[nodiscard]] Index area_left(int rank, Row const& row) {
+    Index area = 0;
+    auto const& columns = at(rank).columns;
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      if (row.met[i] == 0) area += mask_.area(row.slice, columns[i].slice);
+    }
+    return area;
   }
 
   /// Foreign rows that have met all columns, and own rows that have all states back too.
