@@ -91,9 +91,32 @@ Json plan_json(Choice const& choice, Volume const& volume, Simulation const& sim
           {"exposed_comm_seconds", simulation.exposed_comm_seconds.empty()
                                        ? 0.0
                                        : *std::ranges::max_element(simulation.exposed_comm_seconds)},
-          {"bytes", {{"planned", volume.sent}}},
+          {"critical_path",
+           {{"rank", simulation.critical_rank},
+            {"fold_seconds", simulation.critical.fold},
+            {"merge_seconds", simulation.critical.merge},
+            {"node_seconds", simulation.critical.node},
+            {"network_seconds", simulation.critical.network},
+            {"latency_seconds", simulation.critical.latency}}},
+          {"bytes", {{"planned", volume.sent}, {"network", simulation.network_bytes}}},
           {"slots_bytes", volume.slots.empty() ? 0 : *std::ranges::max_element(volume.slots)},
           {"candidates", candidates_json(choice.candidates)}};
+}
+
+/// "critical path, ending on rank 3: 71% folds, 22% network, 7% latency".
+std::string critical_path(Simulation const& simulation) {
+  Spent const& spent = simulation.critical;
+  std::string parts;
+  for (auto const& [name, seconds] : {std::pair{"folds", spent.fold},
+                                      {"merges and finishes", spent.merge},
+                                      {"transfers within nodes", spent.node},
+                                      {"transfers between nodes", spent.network},
+                                      {"latency", spent.latency}}) {
+    double const share = simulation.seconds > 0 ? 100 * seconds / simulation.seconds : 0.0;
+    if (share >= 0.05) parts += fmt::format("{}{:.1f}% {}", parts.empty() ? "" : ", ", share, name);
+  }
+  return fmt::format("critical path, ending on rank {}: {}", simulation.critical_rank,
+                     parts.empty() ? "nothing" : parts);
 }
 
 std::string verdict(Plan const& plan, bool asked) {
@@ -110,7 +133,7 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
     print_help("plait plan --tokens N --ranks P [FLAGS]", flags,
                "  plait plan --tokens 1M --heads 64 --kv-heads 8 --dim 128 --causal --ranks 64\n"
                "  plait plan --tokens 4K --ranks 4 --strategy ring --rounds --trace ring.json\n"
-               "  plait plan --tokens 128K --heads 8 --window 4K,0 --ranks 16 --bandwidth 25e9 --json -\n");
+               "  plait plan --tokens 128K --heads 8 --window 4K,0 --ranks 16 --machine h200 --json -\n");
     return ExitCode::done;
   }
   CommandLine const line(words, flags);
@@ -130,6 +153,7 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   fmt::print(people, "  predicted: {}, of which {} waiting for transfers on the rank that waits most\n  {}\n",
              format_seconds(simulation.seconds),
              format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), proof);
+  fmt::print(people, "  {}\n", critical_path(simulation));
   if (line.has("rounds")) fmt::print(people, "\n{}", round_table(choice.plan));
   if (auto const path = line.get("trace")) {
     write_file(*path, trace_json(simulation.timeline, choice.plan, rank_names(ranks)));

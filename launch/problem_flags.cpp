@@ -5,6 +5,7 @@
 #include <array>
 
 #include "exit_code.hpp"
+#include "machine_file.hpp"
 #include "mask_flags.hpp"
 #include "plait/strategy.hpp"
 #include "size.hpp"
@@ -91,27 +92,33 @@ std::string parse_layout(CommandLine const& line) {
 }
 
 po::options_description machine_flags() {
-  Machine const machine;
-  auto const flag_help = [](std::string_view what, double value) {
-    return fmt::format("{} (default {:g})", what, value);
-  };
+  std::string names;
+  for (Machine const& known : machines()) names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
   po::options_description flags("Machine that the prediction is for");
   auto add = flags.add_options();
-  add("fold-rate", text("FLOP/S"),
-      flag_help("speed of one rank's attention tiles", machine.flops_per_second).c_str());
-  add("bandwidth", text("BYTES/S"),
-      flag_help("of one rank's link, each way", machine.bytes_per_second).c_str());
-  add("latency", text("SECONDS"), flag_help("of one message", machine.latency_seconds).c_str());
+  add("machine", text("NAME|FILE"),
+      fmt::format("{}, or a file that plait calibrate wrote (default {})", names, Machine{}.name).c_str());
+  add("fold-rate", text("FLOP/S"), "instead of the machine's: speed of one rank's attention tiles");
+  add("bandwidth", text("BYTES/S"), "of one rank's link between nodes, each way");
+  add("latency", text("SECONDS"), "of one message between nodes");
+  add("ranks-per-node", text("R"), "consecutive ranks that share a node");
   return flags;
 }
 
 Machine parse_machine(CommandLine const& line) {
-  Machine machine;
-  if (auto const value = line.get("fold-rate"))
+  Machine machine = load_machine(line.get("machine", Machine{}.name));
+  if (auto const value = line.get("fold-rate")) {
     machine.flops_per_second = parse_real("--fold-rate", *value, 0);
-  if (auto const value = line.get("bandwidth"))
-    machine.bytes_per_second = parse_real("--bandwidth", *value, 0);
-  if (auto const value = line.get("latency")) machine.latency_seconds = parse_real("--latency", *value, 0);
+  }
+  if (auto const value = line.get("bandwidth")) {
+    machine.network.bytes_per_second = parse_real("--bandwidth", *value, 0);
+  }
+  if (auto const value = line.get("latency")) {
+    machine.network.latency_seconds = parse_real("--latency", *value, 0);
+  }
+  if (auto const value = line.get("ranks-per-node")) {
+    machine.ranks_per_node = static_cast<int>(parse_size("--ranks-per-node", *value, 1, 65536));
+  }
   return machine;
 }
 

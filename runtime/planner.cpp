@@ -21,8 +21,8 @@ struct NamedLayouts {
   Layouts layouts;
 };
 
-/// The layouts worth weighing: the first of contiguous, zigzag and balanced that is even, and those before it, which
-/// may move fewer bytes.
+/// The layouts worth weighing: the first of contiguous, zigzag and balanced that is even, and those before
+/// it, which may move fewer bytes.
 std::vector<NamedLayouts> layouts_to_weigh(std::string_view asked, Mask const& mask, int ranks) {
   constexpr double even = 1.01;
   if (asked != "auto") return {{std::string(asked), make_layouts(asked, mask, ranks)}};
@@ -53,7 +53,8 @@ using Cost = std::tuple<double, std::uint64_t>;
 Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
                    Machine const& machine) {
   validate(problem);
-  std::vector<std::string> const names = names_to_weigh(strategy, problem, {.ranks = ranks});
+  std::vector<std::string> const names =
+      names_to_weigh(strategy, problem, {.ranks = ranks, .ranks_per_node = machine.ranks_per_node});
   std::optional<Choice> best;
   Cost best_cost;
   std::vector<Candidate> candidates;

@@ -245,4 +245,9 @@ class AttentionCase {
   std::unique_ptr<DeviceMemory> device_lse_;
 };
 
+inline void expect_within(Verdict const& verdict) {
+  EXPECT_LE(verdict.out_error, verdict.out_tolerance);
+  EXPECT_LE(verdict.lse_error, verdict.lse_tolerance);
+}
+
 }  // namespace plait::test

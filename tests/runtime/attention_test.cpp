@@ -13,6 +13,7 @@ namespace plait {
 namespace {
 
 using test::AttentionCase;
+using test::expect_within;
 using test::Random;
 using test::test_options;
 using test::uniform;
@@ -46,11 +47,6 @@ std::vector<NamedMask> masks(Index tokens) {
 
 Problem problem_of(Shape const& shape, Mask const& mask) {
   return {.shape = shape, .mask = mask, .scale = default_scale(shape)};
-}
-
-void expect_within(Verdict const& verdict) {
-  EXPECT_LE(verdict.out_error, verdict.out_tolerance);
-  EXPECT_LE(verdict.lse_error, verdict.lse_tolerance);
 }
 
 /// The table: element type × mask × strategy at this job's rank count.

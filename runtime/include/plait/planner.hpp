@@ -26,9 +26,9 @@ struct Choice {
   std::vector<Candidate> candidates;  ///< all that were weighed, in a fixed order
 };
 
-/// Weighs the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a grid: all
-/// grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced, and those before
-/// it) and takes the one with the least predicted time, then fewest bytes. Deterministic.
+/// Weighs the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a grid:
+/// all grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced, and
+/// those before it) and takes the one with the least predicted time, then fewest bytes. Deterministic.
 /// @throws InvalidProblem if none is possible, with the reasons
 [[nodiscard]] Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy,
                                  std::string_view layout, Machine const& machine = {});
