@@ -149,7 +149,8 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   if (launched_rank().value_or(0) != 0) return ExitCode::done;
   std::FILE* const people = line.get("json") == "-" ? stderr : stdout;
   fmt::print(people, "Problem: {}\n\n{}\n{}", describe(problem),
-             candidate_table(choice.candidates, choice.plan.strategy), describe(choice, moved));
+             candidate_table(choice.candidates, choice.plan.strategy, choice.layout),
+             describe(choice, moved));
   fmt::print(people, "  predicted: {}, of which {} waiting for transfers on the rank that waits most\n  {}\n",
              format_seconds(simulation.seconds),
              format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), proof);

@@ -103,7 +103,8 @@ std::string describe(Choice const& choice, Volume const& volume) {
       range_of(volume.slots), imbalance(plan.problem.mask, plan.layouts.q));
 }
 
-std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& taken) {
+std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& strategy,
+                            std::string const& layout) {
   std::vector<std::vector<std::string>> rows = {
       {"strategy", "layout", "predicted", "bytes, most", "memory, most", ""}};
   for (Candidate const& candidate : candidates) {
@@ -113,7 +114,7 @@ std::string candidate_table(std::vector<Candidate> const& candidates, std::strin
     }
     rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.predicted_seconds),
                     format_bytes(candidate.bytes_max), format_bytes(candidate.slots_bytes),
-                    candidate.strategy == taken ? "<- taken" : ""});
+                    candidate.strategy == strategy && candidate.layout == layout ? "<- taken" : ""});
   }
   return format_table(rows);
 }

@@ -7,14 +7,21 @@
 namespace plait {
 namespace {
 
-/// A place where one message is served after the other.
-struct Port {
-  double free = 0.0;  ///< from when on
+/// One end of a link, or a node's ports: never idle while messages are ready, in whatever order it takes
+/// them.
+class Port {
+ public:
+  /// @returns when it has served the message too that is ready at `ready` and takes it so many seconds
+  double serve(double ready, double seconds) { return free_ = std::max(free_, ready) + seconds; }
+
+ private:
+  double free_ = 0.0;  ///< from when on
 };
 
 /// A transfer of the round at hand.
 struct Flight {
   double ready;
+  std::size_t turn;  ///< among the sender's of the round: ranks send side by side, each in its order
   std::size_t from;
   std::size_t to;
   BlockId block;
@@ -106,12 +113,14 @@ class Simulator {
     computed_ = now_;
     flights_.clear();
     for (std::size_t from = 0; from < ranks_; ++from) {
+      std::size_t turn = 0;
       for (Transfer const& send : plan_.programs[from].round(index).sends) {
         auto const to = static_cast<std::size_t>(send.peer);
-        flights_.push_back({std::max(begun[from], begun[to]), from, to, send.block});
+        flights_.push_back({std::max(begun[from], begun[to]), turn++, from, to, send.block});
       }
     }
-    std::ranges::stable_sort(flights_, {}, &Flight::ready);
+    std::ranges::stable_sort(flights_, {},
+                             [](Flight const& flight) { return std::pair(flight.ready, flight.turn); });
     for (Flight const& flight : flights_) fly(flight, index, begun, paths);
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       result_.exposed_comm_seconds[rank] += now_[rank] - computed_[rank];
@@ -148,31 +157,28 @@ class Simulator {
 
   void fly(Flight const& flight, std::size_t round, std::vector<double> const& begun,
            std::vector<Spent> const& paths) {
-    auto const [ready, from, to, block] = flight;
+    auto const [ready, turn, from, to, block] = flight;
     std::size_t const source = node_of(from);
     std::size_t const target = node_of(to);
     bool const local = source == target;
     Link const& link = local ? machine_.node : machine_.network;
     double const size = bytes(block);
-    Port& out = send_[local ? 0 : 1][from];
-    Port& in = receive_[local ? 0 : 1][to];
-    double start = std::max({ready, out.free, in.free});
-    double on_link = link.message_seconds + size / link.bytes_per_second;
+    double const on_link = link.message_seconds + size / link.bytes_per_second;
+    double served = std::max(send_[local ? 0 : 1][from].serve(ready, on_link),
+                             receive_[local ? 0 : 1][to].serve(ready, on_link));
     if (!local && machine_.port_bytes_per_second > 0) {
       double const on_port = size / machine_.port_bytes_per_second;
-      start = std::max({start, node_out_[source].free, node_in_[target].free});
-      node_out_[source].free = node_in_[target].free = start + on_port;
-      on_link = std::max(on_link, on_port);
+      served =
+          std::max({served, node_out_[source].serve(ready, on_port), node_in_[target].serve(ready, on_port)});
     }
-    out.free = in.free = start + on_link;
-    double const end = start + on_link + link.latency_seconds;
+    double const end = served + link.latency_seconds;
     if (!local) result_.network_bytes[from] += static_cast<std::uint64_t>(size);
-    record(Event::Kind::send, from, round, block, static_cast<int>(to), start, end);
-    record(Event::Kind::receive, to, round, block, static_cast<int>(from), start, end);
+    record(Event::Kind::send, from, round, block, static_cast<int>(to), served - on_link, end);
+    record(Event::Kind::receive, to, round, block, static_cast<int>(from), served - on_link, end);
     // It was ready when the later of the two had begun; from then on it was on its way, or waiting for a
     // link.
     Spent path = paths[begun[from] >= begun[to] ? from : to];
-    (local ? path.node : path.network) += start + on_link - ready;
+    (local ? path.node : path.network) += served - ready;
     path.latency += link.latency_seconds;
     for (std::size_t const rank : {from, to}) {
       if (end <= now_[rank]) continue;

@@ -34,10 +34,11 @@ struct Simulation {
 enum class Record : std::uint8_t { nothing, timeline };
 
 /// A rank's round: its folds, merges and finishes one after the other, while its transfers move. A transfer
-/// is ready once both ranks have begun the round; transfers of a round are served in the order in which they
-/// become ready, when both ranks' links of that level, and between nodes both nodes' ports, are free; a round
-/// ends for a rank when its steps and its transfers have. @throws InvalidProblem if a number of the machine
-/// cannot be
+/// is ready once both ranks have begun the round. Both ranks' links of its level, and between nodes both
+/// nodes' ports, serve the transfers of a round in the order in which they become ready, each on its own; a
+/// transfer arrives when all have served it and the latency has passed. So no link idles while something is
+/// ready, as with flows that share it. A round ends for a rank when its steps and its transfers have.
+/// @throws InvalidProblem if a number of the machine cannot be
 [[nodiscard]] Simulation simulate(Plan const& plan, Machine const& machine, Record record);
 
 }  // namespace plait
