@@ -1,6 +1,7 @@
 // plait plan: what a run would do, without running it.
 #include <fmt/format.h>
 
+#include "explain.hpp"
 #include "log.hpp"
 #include "mask_flags.hpp"
 #include "plait/simulate.hpp"
@@ -25,7 +26,8 @@ po::options_description plan_flags() {
   plan.add_options()("ranks", text("P"), "ranks to plan for; needs no mpirun (default 1)");
   add_plan_flags(plan);
   plan.add_options()("verify", "prove the plan right also beyond 64 ranks")(
-      "rounds", "list what each rank folds and sends in each round");
+      "explain", "say in words how the plan was chosen")("rounds",
+                                                         "list what each rank folds and sends in each round");
   po::options_description output("Output");
   output.add_options()("json", text("FILE|-"), "the report as JSON, to a file or stdout")(
       "trace", text("FILE"), "the predicted timeline as Chrome trace JSON (ui.perfetto.dev)")("help,h",
@@ -103,22 +105,6 @@ Json plan_json(Choice const& choice, Volume const& volume, Simulation const& sim
           {"candidates", candidates_json(choice.candidates)}};
 }
 
-/// "critical path, ending on rank 3: 71% folds, 22% network, 7% latency".
-std::string critical_path(Simulation const& simulation) {
-  Spent const& spent = simulation.critical;
-  std::string parts;
-  for (auto const& [name, seconds] : {std::pair{"folds", spent.fold},
-                                      {"merges and finishes", spent.merge},
-                                      {"transfers within nodes", spent.node},
-                                      {"transfers between nodes", spent.network},
-                                      {"latency", spent.latency}}) {
-    double const share = simulation.seconds > 0 ? 100 * seconds / simulation.seconds : 0.0;
-    if (share >= 0.05) parts += fmt::format("{}{:.1f}% {}", parts.empty() ? "" : ", ", share, name);
-  }
-  return fmt::format("critical path, ending on rank {}: {}", simulation.critical_rank,
-                     parts.empty() ? "nothing" : parts);
-}
-
 std::string verdict(Plan const& plan, bool asked) {
   if (!asked && plan.ranks() > verified_ranks) return "not verified (more than 64 ranks; --verify)";
   require_verified(plan);
@@ -154,7 +140,9 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   fmt::print(people, "  predicted: {}, of which {} waiting for transfers on the rank that waits most\n  {}\n",
              format_seconds(simulation.seconds),
              format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), proof);
-  fmt::print(people, "  {}\n", critical_path(simulation));
+  fmt::print(people, "  critical path, ending on rank {}: {}\n", simulation.critical_rank,
+             in_words(simulation.critical));
+  if (line.has("explain")) fmt::print(people, "\n{}", explain(choice, machine));
   if (line.has("rounds")) fmt::print(people, "\n{}", round_table(choice.plan));
   if (auto const path = line.get("trace")) {
     write_file(*path, trace_json(simulation.timeline, choice.plan, rank_names(ranks)));

@@ -65,7 +65,9 @@ Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy,
       try {
         Plan plan = make_plan(problem, named.layouts, name);
         Volume const moved = volume(plan);
-        candidate.predicted_seconds = simulate(plan, machine, Record::nothing).seconds;
+        Simulation const simulation = simulate(plan, machine, Record::nothing);
+        candidate.predicted_seconds = simulation.seconds;
+        candidate.critical = simulation.critical;
         candidate.bytes_max = largest(moved.sent);
         candidate.slots_bytes = largest(moved.slots);
         Cost const cost(candidate.predicted_seconds, candidate.bytes_max);

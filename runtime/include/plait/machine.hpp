@@ -19,7 +19,7 @@ struct Link {
 /// values and state, and writes the state. The rate is flops_per_second if the fold has row tiles (of
 /// tile_rows rows of one head) for all of `units`, and in proportion less if it has fewer.
 struct Machine {
-  std::string name = "one level";
+  std::string name = "flat";
   std::string sources = {};  ///< where the numbers are from
   int ranks_per_node = 1;    ///< consecutive ranks share a node
   double flops_per_second = 50e9;

@@ -15,6 +15,7 @@ struct Candidate {
   std::string strategy;
   std::string layout;
   double predicted_seconds = 0.0;
+  Spent critical = {};            ///< what the predicted time is made of
   std::uint64_t bytes_max = 0;    ///< sent by the rank that sends most
   std::uint64_t slots_bytes = 0;  ///< of the rank that needs most
   std::string refused;            ///< why it cannot be; empty if it can
