@@ -127,7 +127,7 @@ class HeadMesh {
   void exchange_heads() {
     Slice const all_q{0, mask_.q_tokens()};
     Slice const all_kv{0, mask_.kv_tokens()};
-    auto const steps_a_round = static_cast<std::size_t>((u_ + 2) / 4);  // (u − 1) steps in up to 4 rounds
+    std::size_t const steps_a_round = steps_per_round(static_cast<std::size_t>(u_ - 1), 1, 4);
     std::vector<std::vector<Slice>> q(ranks_.size());
     std::vector<std::vector<Slice>> kv(ranks_.size());
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
@@ -164,6 +164,17 @@ class HeadMesh {
       exchange(Tensor::q, q, mine.rows);
       exchange(Tensor::kv, kv, mine.columns);
     }
+  }
+
+  /// How many of `steps`, in each of which the tokens of so many ranks come, make a round: few, so that folds
+  /// start early, but in each round some thousand tokens come, so that folds are large, and there are few
+  /// rounds.
+  [[nodiscard]] std::size_t steps_per_round(std::size_t steps, int ranks, Index most_rounds) const {
+    constexpr Index tokens_a_round = 1024;
+    if (steps == 0) return 1;
+    Index const tokens = static_cast<Index>(steps) * ranks * mask_.q_tokens() / plan_.ranks();
+    auto const rounds = static_cast<std::size_t>(std::clamp<Index>(tokens / tokens_a_round, 1, most_rounds));
+    return (steps + rounds - 1) / rounds;
   }
 
   /// Which neighbour's queries (a distance in a), or keys (in b), come in each round after the all-to-all.
@@ -217,7 +228,7 @@ class HeadMesh {
   void gather_mesh() {
     std::vector<Step> const order = steps();
     std::size_t const first = gathered_by_;
-    std::size_t const steps_a_round = (order.size() + 7) / 8;  // in up to 8 rounds
+    std::size_t const steps_a_round = steps_per_round(order.size(), u_, 8);
     std::vector<std::vector<Slice>> q_slices;
     std::vector<std::vector<Slice>> kv_slices;
     for (int group = 0; group < groups(); ++group) {

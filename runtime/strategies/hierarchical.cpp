@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "grid.hpp"
@@ -50,22 +49,37 @@ class DoubleRing {
     return (node + nodes_) % nodes_ * size_ + local % size_;
   }
 
-  /// Whether any of the ranks that the block still comes to in this node needs it.
-  [[nodiscard]] bool needed_inside(BlockId kv, int rank, int inner) const {
-    for (int hop = 1; inner + hop < size_; ++hop) {
-      if (plan_.rank_needs(rank_at(node_of(rank), rank % size_ + hop), kv)) return true;
-    }
-    return false;
+  template <class T>
+  static T& entry(std::vector<T>& by_block, BlockId id) {
+    auto const index = static_cast<std::size_t>(id);
+    if (by_block.size() <= index) by_block.resize(index + 1);
+    return by_block[index];
   }
-  /// Whether any rank of the nodes that it still comes to needs it.
-  [[nodiscard]] bool needed_outside(BlockId kv, int rank, int outer) const {
-    for (int hop = 1; outer + hop < nodes_; ++hop) {
-      for (int local = 0; local < size_; ++local) {
-        if (plan_.rank_needs(rank_at(node_of(rank) + hop, local), kv)) return true;
-      }
+
+  /// How far a block must go: between nodes, and within each node after its home's.
+  struct Reach {
+    int outer = 0;           ///< the last outer step in which it is needed
+    std::vector<int> inner;  ///< by outer step: the last inner step in which it is needed
+  };
+  Reach const& reach_of(BlockId kv) {
+    Reach& reach = entry(reach_, kv);
+    if (!reach.inner.empty()) return reach;
+    reach.inner.assign(static_cast<std::size_t>(nodes_), 0);
+    int const home = plan_.block(kv).home;
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      if (!plan_.rank_needs(rank, kv)) continue;
+      int const outer = (node_of(rank) - node_of(home) + nodes_) % nodes_;
+      int const inner = (rank - home + plan_.ranks()) % size_;
+      reach.outer = std::max(reach.outer, outer);
+      int& last = reach.inner[static_cast<std::size_t>(outer)];
+      last = std::max(last, inner);
     }
-    return false;
+    return reach;
   }
+  [[nodiscard]] bool needed_inside(BlockId kv, int outer, int inner) {
+    return inner < reach_of(kv).inner[static_cast<std::size_t>(outer)];
+  }
+  [[nodiscard]] bool needed_outside(BlockId kv, int outer) { return outer < reach_of(kv).outer; }
 
   /// One round: every rank folds what it holds, passes it on within its node, and, in its turn, sends what it
   /// began with to the next node. @returns what the ranks hold in the next round
@@ -81,7 +95,7 @@ class DoubleRing {
         for (BlockId const q : plan_.q_blocks(rank)) {
           if (plan_.meet(q, kv)) plan_.fold_at_home(rank, q, kv, load.slots[i]);
         }
-        if (needed_inside(kv, rank, inner)) {
+        if (needed_inside(kv, outer, inner)) {
           Load& there = passed[static_cast<std::size_t>(beside)];
           there.blocks.push_back(kv);
           there.slots.push_back(plan_.send(rank, load.slots[i], beside, kv));
@@ -100,7 +114,7 @@ class DoubleRing {
     Load& there = next[static_cast<std::size_t>(beyond)];
     if (inner == 0) {
       for (BlockId const kv : load.blocks) {
-        if (!needed_outside(kv, rank, outer)) continue;
+        if (!needed_outside(kv, outer)) continue;
         there.blocks.push_back(kv);
         there.slots.push_back(plan_.acquire(beyond, kv));
       }
@@ -123,7 +137,7 @@ class DoubleRing {
   /// A block cut for its way between nodes: into as many parts as a node has ranks, of 64 tokens or more.
   std::vector<BlockId> const& parts_of(BlockId kv) {
     constexpr Index least_tokens = 64;
-    auto& parts = parts_[kv];
+    auto& parts = entry(parts_, kv);
     if (!parts.empty()) return parts;
     Block const block = plan_.block(kv);
     Index const count = std::clamp<Index>(block.slice.size() / least_tokens, 1, size_);
@@ -139,7 +153,8 @@ class DoubleRing {
   PlanBuilder& plan_;
   int nodes_;
   int size_;  ///< ranks of a node
-  std::map<BlockId, std::vector<BlockId>> parts_;
+  std::vector<Reach> reach_;                 ///< by block, once asked for
+  std::vector<std::vector<BlockId>> parts_;  ///< by block, once asked for
 };
 
 }  // namespace
