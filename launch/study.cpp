@@ -60,6 +60,7 @@ Point predict(StudyOptions const& options, Problem const& problem, int ranks, st
     point.plan = std::move(choice.plan);
   } catch (InvalidProblem const& error) {
     row.refused = error.what();
+    if (row.refused.empty()) row.refused = fmt::format("no variant of it fits {} ranks", ranks);
   }
   return point;
 }

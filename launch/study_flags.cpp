@@ -37,7 +37,7 @@ int parse_rank_count(std::string_view text) {
 }
 
 /// As --strategy takes it, so that both accept the same names.
-std::string strategy_of(std::string_view flag, std::string const& name) {
+std::string checked_strategy(std::string_view flag, std::string const& name) {
   po::options_description flags;
   add_plan_flags(flags);
   try {
@@ -58,7 +58,7 @@ std::vector<std::string> parse_strategies(CommandLine const& line) {
     return names;
   }
   for (std::string const& name : items("--strategies", *list)) {
-    if (std::ranges::find(names, name) == names.end()) names.push_back(strategy_of("--strategies", name));
+    if (std::ranges::find(names, name) == names.end()) names.push_back(checked_strategy("--strategies", name));
   }
   return names;
 }
@@ -71,7 +71,7 @@ TimelinePoint parse_timeline(CommandLine const& line) {
   if (at == std::string::npos) {
     throw UsageError(fmt::format("--timeline {}: expected STRATEGY@RANKS, such as ring@8", *value));
   }
-  return {.strategy = strategy_of("--timeline", value->substr(0, at)),
+  return {.strategy = checked_strategy("--timeline", value->substr(0, at)),
           .ranks = static_cast<int>(parse_size("--timeline", value->substr(at + 1), 1, most_ranks))};
 }
 
