@@ -2,13 +2,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <omp.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 
 #include "attend_flags.hpp"
 #include "check.hpp"
@@ -43,20 +40,6 @@ struct Measurement {
   }
 };
 
-/// Cores that this process may use, shared evenly among the host's ranks unless they are bound already.
-int threads_per_rank(World const& world, int asked) {
-  if (asked > 0) return asked;
-  if (std::getenv("OMP_NUM_THREADS") != nullptr) return omp_get_max_threads();
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  int cores = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  bool const known = sched_getaffinity(0, sizeof allowed, &allowed) == 0;
-  if (known && CPU_COUNT(&allowed) < cores) return CPU_COUNT(&allowed);
-  auto const neighbours =
-      static_cast<int>(std::ranges::count(world.places(), world.place().node, &Place::node));
-  return std::max(1, cores / neighbours);
-}
-
 /// A line on the terminal that is rewritten, once a run is long enough to wonder about.
 class Progress {
  public:
@@ -83,27 +66,17 @@ class Progress {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-Timeline gather_timeline(World const& world, Timeline const& mine) {
-  Timeline all;
-  for (auto const& bytes : world.all_gather(std::as_bytes(std::span(mine)), "the timeline")) {
-    std::size_t const old = all.size();
-    all.resize(old + bytes.size() / sizeof(Event));
-    if (!bytes.empty()) std::memcpy(all.data() + old, bytes.data(), bytes.size());
-  }
-  return all;
-}
-
 Measurement measure(Job const& job, Attention& attention, RankTensors& tensors,
                     AttendOptions const& options) {
   Measurement result;
-  for (int run = 0; run < options.repeat; ++run) {
+  for (int run = 0; run < options.run.repeat; ++run) {
     RunReport const report = attention.run(tensors.views());
     RunNumbers mine{report.seconds, report.compute_seconds, report.exposed_comm_seconds, 0};
     for (std::uint64_t const bytes : report.sent) mine.sent += bytes;
     result.ranks = job.gather(mine, "the times of the run");
     result.seconds.push_back(std::ranges::max_element(result.ranks, {}, &RunNumbers::seconds)->seconds);
-    if (options.trace && run + 1 == options.repeat) {
-      result.timeline = gather_timeline(job.world(), report.timeline);
+    if (options.trace && run + 1 == options.run.repeat) {
+      result.timeline = job.gather_list<Event>(report.timeline, "the timeline");
     }
   }
   std::ranges::sort(result.seconds);
@@ -214,7 +187,7 @@ ExitCode run(Job const& job, AttendOptions const& options) {
     fmt::print(people, "{}", text);
     std::fflush(people);
   };
-  int const threads = threads_per_rank(world, options.threads);
+  int const threads = threads_per_rank(world, options.run.threads);
   omp_set_num_threads(threads);  // of the oracle, too
   TensorReader const input = job.together("opening the input", [&] { return TensorReader(options.input); });
   Choice choice = job.together("the plan", [&] {
@@ -227,13 +200,13 @@ ExitCode run(Job const& job, AttendOptions const& options) {
   RankTensors tensors =
       job.together("reading the input", [&] { return RankTensors(input, plan, world.rank()); });
   Progress progress(job.speaks());
-  DeviceChoice const device = choose_device(job, options.device, options.share_gpu);
+  DeviceChoice const device = choose_device(job, options.run.device, options.run.share_gpu);
   Attention attention = job.together("the agreement on the plan", [&] {
     return Attention(world, plan,
                      {.device = device.kind,
                       .cpu = {.threads = threads},
                       .cuda = device.cuda,
-                      .transport = options.transport,
+                      .transport = options.run.transport,
                       .record = options.trace ? Record::timeline : Record::nothing,
                       .progress = [&](std::size_t done, std::size_t all) { progress(done, all); }});
   });
@@ -282,7 +255,7 @@ ExitCode attend(Words const& words, std::unique_ptr<Job>& job) {
         "    --window 1K,0 --json report.json --trace trace.json\n");
     return ExitCode::done;
   }
-  job = std::make_unique<Job>(WorldOptions{.timeout = timeout_of(words)});
+  job = std::make_unique<Job>(WorldOptions{.timeout = timeout_of(words, attend_flags())});
   return run(*job, job->together("the flags", [&] { return parse_attend(words); }));
 }
 

@@ -51,6 +51,19 @@ class [[nodiscard]] Job {
     return all;
   }
 
+  /// Every rank's list of plain values, joined in rank order. Collective.
+  template <class Value>
+  std::vector<Value> gather_list(std::span<Value const> mine, std::string const& what) const {
+    static_assert(std::is_trivially_copyable_v<Value>);
+    std::vector<Value> all;
+    for (auto const& bytes : world_->all_gather(std::as_bytes(mine), what)) {
+      std::size_t const old = all.size();
+      all.resize(old + bytes.size() / sizeof(Value));
+      if (!bytes.empty()) std::memcpy(all.data() + old, bytes.data(), bytes.size());
+    }
+    return all;
+  }
+
  private:
   struct Failure {
     ExitCode code = ExitCode::done;

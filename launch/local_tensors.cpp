@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "random.hpp"
 #include "size.hpp"
 
 namespace plait {
@@ -35,6 +36,20 @@ std::vector<std::byte> read_share(TensorReader const& input, std::string_view na
   return share;
 }
 
+enum class Input : std::uint8_t { q, k, v };
+
+std::vector<std::byte> random_share(Shape const& shape, Input which, Layout const& layout, int rank) {
+  Index const heads = which == Input::q ? shape.q_heads : shape.kv_heads;
+  Index const dim = which == Input::v ? shape.value_dim : shape.head_dim;
+  Index const elements = shape.batch * layout.tokens(rank) * heads * dim;
+  RandomTensor const random(static_cast<std::uint64_t>(rank), static_cast<std::uint64_t>(which));
+  std::vector<std::byte> share(static_cast<std::size_t>(elements) * size_bytes(shape.dtype));
+  for (Index i = 0; i < elements; ++i) {
+    store(shape.dtype, share.data(), i, static_cast<float>(random.uniform(static_cast<std::uint64_t>(i))));
+  }
+  return share;
+}
+
 }  // namespace
 
 Shape read_shape(TensorReader const& input) {
@@ -60,13 +75,24 @@ Shape read_shape(TensorReader const& input) {
 }
 
 RankTensors::RankTensors(TensorReader const& input, Plan const& plan, int rank)
+    : RankTensors(plan, rank, read_share(input, "q", plan.layouts.q.slices(rank)),
+                  read_share(input, "k", plan.layouts.kv.slices(rank)),
+                  read_share(input, "v", plan.layouts.kv.slices(rank))) {}
+
+RankTensors::RankTensors(Plan const& plan, int rank)
+    : RankTensors(plan, rank, random_share(plan.problem.shape, Input::q, plan.layouts.q, rank),
+                  random_share(plan.problem.shape, Input::k, plan.layouts.kv, rank),
+                  random_share(plan.problem.shape, Input::v, plan.layouts.kv, rank)) {}
+
+RankTensors::RankTensors(Plan const& plan, int rank, std::vector<std::byte> q, std::vector<std::byte> k,
+                         std::vector<std::byte> v)
     : shape_(plan.problem.shape),
       q_slices_(plan.layouts.q.slices(rank)),
       q_rows_(plan.layouts.q.tokens(rank)),
       kv_rows_(plan.layouts.kv.tokens(rank)),
-      q_(read_share(input, "q", q_slices_)),
-      k_(read_share(input, "k", plan.layouts.kv.slices(rank))),
-      v_(read_share(input, "v", plan.layouts.kv.slices(rank))) {
+      q_(std::move(q)),
+      k_(std::move(k)),
+      v_(std::move(v)) {
   auto const lines = static_cast<std::size_t>(shape_.batch * shape_.q_heads * q_rows_);
   out_.resize(lines * static_cast<std::size_t>(shape_.value_dim) * size_bytes(shape_.dtype));
   lse_.resize(lines);

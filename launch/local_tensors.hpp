@@ -19,6 +19,8 @@ class RankTensors {
  public:
   /// Reads the rows. @throws FileError
   RankTensors(TensorReader const& input, Plan const& plan, int rank);
+  /// Rows of random numbers, uniform in (-1, 1), for timing: they depend on the rank and its layout.
+  RankTensors(Plan const& plan, int rank);
 
   /// Makes room on the device, unless it computes in host memory, and copies the inputs there. @throws
   /// std::bad_alloc
@@ -35,6 +37,9 @@ class RankTensors {
   void write(Job const& job, std::string const& path);
 
  private:
+  RankTensors(Plan const& plan, int rank, std::vector<std::byte> q, std::vector<std::byte> k,
+              std::vector<std::byte> v);
+
   Shape shape_;
   std::vector<Slice> q_slices_;
   Index q_rows_ = 0;

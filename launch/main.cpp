@@ -15,6 +15,8 @@ constexpr std::array subcommands = {
     Subcommand{"attend", "one exact attention over tensors in a file; --check against an fp64 oracle",
                attend},
     Subcommand{"plan", "explain, without running: strategy, rounds, bytes, memory, predicted time", plan},
+    Subcommand{"study", "scaling study: strong or weak, measured ranks then simulated ones; CSV, JSON, plots",
+               study},
     Subcommand{"generate", "write random tensors q, k and v of a given shape", generate},
     Subcommand{"info", "ranks, hosts, devices and transports: what was found and what was not", info},
 };

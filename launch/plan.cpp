@@ -1,6 +1,7 @@
 // plait plan: what a run would do, without running it.
 #include <fmt/format.h>
 
+#include "explain.hpp"
 #include "log.hpp"
 #include "mask_flags.hpp"
 #include "plait/simulate.hpp"
@@ -25,7 +26,8 @@ po::options_description plan_flags() {
   plan.add_options()("ranks", text("P"), "ranks to plan for; needs no mpirun (default 1)");
   add_plan_flags(plan);
   plan.add_options()("verify", "prove the plan right also beyond 64 ranks")(
-      "rounds", "list what each rank folds and sends in each round");
+      "explain", "say in words how the plan was chosen")("rounds",
+                                                         "list what each rank folds and sends in each round");
   po::options_description output("Output");
   output.add_options()("json", text("FILE|-"), "the report as JSON, to a file or stdout")(
       "trace", text("FILE"), "the predicted timeline as Chrome trace JSON (ui.perfetto.dev)")("help,h",
@@ -91,7 +93,14 @@ Json plan_json(Choice const& choice, Volume const& volume, Simulation const& sim
           {"exposed_comm_seconds", simulation.exposed_comm_seconds.empty()
                                        ? 0.0
                                        : *std::ranges::max_element(simulation.exposed_comm_seconds)},
-          {"bytes", {{"planned", volume.sent}}},
+          {"critical_path",
+           {{"rank", simulation.critical_rank},
+            {"fold_seconds", simulation.critical.fold},
+            {"merge_seconds", simulation.critical.merge},
+            {"node_seconds", simulation.critical.node},
+            {"network_seconds", simulation.critical.network},
+            {"latency_seconds", simulation.critical.latency}}},
+          {"bytes", {{"planned", volume.sent}, {"network", simulation.network_bytes}}},
           {"slots_bytes", volume.slots.empty() ? 0 : *std::ranges::max_element(volume.slots)},
           {"candidates", candidates_json(choice.candidates)}};
 }
@@ -110,7 +119,7 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
     print_help("plait plan --tokens N --ranks P [FLAGS]", flags,
                "  plait plan --tokens 1M --heads 64 --kv-heads 8 --dim 128 --causal --ranks 64\n"
                "  plait plan --tokens 4K --ranks 4 --strategy ring --rounds --trace ring.json\n"
-               "  plait plan --tokens 128K --heads 8 --window 4K,0 --ranks 16 --bandwidth 25e9 --json -\n");
+               "  plait plan --tokens 128K --heads 8 --window 4K,0 --ranks 16 --machine h200 --json -\n");
     return ExitCode::done;
   }
   CommandLine const line(words, flags);
@@ -126,10 +135,14 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   if (launched_rank().value_or(0) != 0) return ExitCode::done;
   std::FILE* const people = line.get("json") == "-" ? stderr : stdout;
   fmt::print(people, "Problem: {}\n\n{}\n{}", describe(problem),
-             candidate_table(choice.candidates, choice.plan.strategy), describe(choice, moved));
+             candidate_table(choice.candidates, choice.plan.strategy, choice.layout),
+             describe(choice, moved));
   fmt::print(people, "  predicted: {}, of which {} waiting for transfers on the rank that waits most\n  {}\n",
              format_seconds(simulation.seconds),
              format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), proof);
+  fmt::print(people, "  critical path, ending on rank {}: {}\n", simulation.critical_rank,
+             in_words(simulation.critical));
+  if (line.has("explain")) fmt::print(people, "\n{}", explain(choice, machine));
   if (line.has("rounds")) fmt::print(people, "\n{}", round_table(choice.plan));
   if (auto const path = line.get("trace")) {
     write_file(*path, trace_json(simulation.timeline, choice.plan, rank_names(ranks)));

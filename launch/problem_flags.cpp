@@ -5,6 +5,7 @@
 #include <array>
 
 #include "exit_code.hpp"
+#include "machine_file.hpp"
 #include "mask_flags.hpp"
 #include "plait/strategy.hpp"
 #include "size.hpp"
@@ -63,7 +64,7 @@ Problem parse_problem(CommandLine const& line, Shape const& shape) {
 void add_plan_flags(po::options_description& flags) {
   std::string strategy_help = "how attention is split over ranks (default auto: the least predicted time)";
   for (Strategy const& strategy : strategies()) {
-    strategy_help += fmt::format("\n{}: {}", strategy.name, strategy.summary);
+    strategy_help += fmt::format("\n{}: {}", strategy.form, strategy.summary);
   }
   auto add = flags.add_options();
   add("strategy", text("auto|NAME"), strategy_help.c_str());
@@ -75,9 +76,14 @@ void add_plan_flags(po::options_description& flags) {
 }
 
 std::string parse_strategy(CommandLine const& line) {
-  std::vector<std::string_view> names = {"auto"};
-  for (Strategy const& strategy : strategies()) names.push_back(strategy.name);
-  return line.choose("strategy", "auto", names);
+  std::string name = line.get("strategy", "auto");
+  if (name == "auto") return name;
+  try {
+    (void)strategy_of(name);
+  } catch (InvalidProblem const& error) {
+    throw UsageError(fmt::format("--{}, or auto", error.what()));
+  }
+  return name;
 }
 
 std::string parse_layout(CommandLine const& line) {
@@ -86,27 +92,33 @@ std::string parse_layout(CommandLine const& line) {
 }
 
 po::options_description machine_flags() {
-  Machine const machine;
-  auto const flag_help = [](std::string_view what, double value) {
-    return fmt::format("{} (default {:g})", what, value);
-  };
+  std::string names;
+  for (Machine const& known : machines()) names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
   po::options_description flags("Machine that the prediction is for");
   auto add = flags.add_options();
-  add("fold-rate", text("FLOP/S"),
-      flag_help("speed of one rank's attention tiles", machine.flops_per_second).c_str());
-  add("bandwidth", text("BYTES/S"),
-      flag_help("of one rank's link, each way", machine.bytes_per_second).c_str());
-  add("latency", text("SECONDS"), flag_help("of one message", machine.latency_seconds).c_str());
+  add("machine", text("NAME|FILE"),
+      fmt::format("{}, or a file that plait calibrate wrote (default {})", names, Machine{}.name).c_str());
+  add("fold-rate", text("FLOP/S"), "instead of the machine's: speed of one rank's attention tiles");
+  add("bandwidth", text("BYTES/S"), "of one rank's link between nodes, each way");
+  add("latency", text("SECONDS"), "of one message between nodes");
+  add("ranks-per-node", text("R"), "consecutive ranks that share a node");
   return flags;
 }
 
 Machine parse_machine(CommandLine const& line) {
-  Machine machine;
-  if (auto const value = line.get("fold-rate"))
+  Machine machine = load_machine(line.get("machine", Machine{}.name));
+  if (auto const value = line.get("fold-rate")) {
     machine.flops_per_second = parse_real("--fold-rate", *value, 0);
-  if (auto const value = line.get("bandwidth"))
-    machine.bytes_per_second = parse_real("--bandwidth", *value, 0);
-  if (auto const value = line.get("latency")) machine.latency_seconds = parse_real("--latency", *value, 0);
+  }
+  if (auto const value = line.get("bandwidth")) {
+    machine.network.bytes_per_second = parse_real("--bandwidth", *value, 0);
+  }
+  if (auto const value = line.get("latency")) {
+    machine.network.latency_seconds = parse_real("--latency", *value, 0);
+  }
+  if (auto const value = line.get("ranks-per-node")) {
+    machine.ranks_per_node = static_cast<int>(parse_size("--ranks-per-node", *value, 1, 65536));
+  }
   return machine;
 }
 

@@ -21,7 +21,7 @@ void add_plan_flags(po::options_description& flags);
 [[nodiscard]] std::string parse_strategy(CommandLine const& line);
 [[nodiscard]] std::string parse_layout(CommandLine const& line);
 
-/// --fold-rate, --bandwidth, --latency.
+/// --machine, and what may be changed of it: --fold-rate, --bandwidth, --latency, --ranks-per-node.
 [[nodiscard]] po::options_description machine_flags();
 /// @throws UsageError
 [[nodiscard]] Machine parse_machine(CommandLine const& line);

@@ -33,13 +33,14 @@ std::string range_of(std::vector<std::uint64_t> const& values) {
 
 /// "key/value blocks", "query blocks and states": what the plan's sends carry.
 std::string travellers(Plan const& plan) {
-  std::array<bool, 3> seen{};
+  std::array<bool, 4> seen{};
   for (Program const& program : plan.programs) {
     for (Transfer const& send : program.sends) {
       seen[static_cast<std::size_t>(plan.block(send.block).tensor)] = true;
     }
   }
-  constexpr std::array words = {"query blocks", "key/value blocks", "partial states (m, l, O)"};
+  constexpr std::array words = {"query blocks", "key/value blocks", "partial states (m, l, O)",
+                                "finished rows"};
   std::string list;
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (seen[i]) list += fmt::format("{}{}", list.empty() ? "" : " and ", words[i]);
@@ -102,7 +103,8 @@ std::string describe(Choice const& choice, Volume const& volume) {
       range_of(volume.slots), imbalance(plan.problem.mask, plan.layouts.q));
 }
 
-std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& taken) {
+std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& strategy,
+                            std::string const& layout) {
   std::vector<std::vector<std::string>> rows = {
       {"strategy", "layout", "predicted", "bytes, most", "memory, most", ""}};
   for (Candidate const& candidate : candidates) {
@@ -112,7 +114,7 @@ std::string candidate_table(std::vector<Candidate> const& candidates, std::strin
     }
     rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.predicted_seconds),
                     format_bytes(candidate.bytes_max), format_bytes(candidate.slots_bytes),
-                    candidate.strategy == taken ? "<- taken" : ""});
+                    candidate.strategy == strategy && candidate.layout == layout ? "<- taken" : ""});
   }
   return format_table(rows);
 }

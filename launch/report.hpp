@@ -22,7 +22,8 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] std::string describe(Choice const& choice, Volume const& volume);
 
 /// All that was weighed, and why others were not taken.
-[[nodiscard]] std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& taken);
+[[nodiscard]] std::string candidate_table(std::vector<Candidate> const& candidates,
+                                          std::string const& strategy, std::string const& layout);
 
 [[nodiscard]] Json shape_json(Shape const& shape);
 [[nodiscard]] Json candidates_json(std::vector<Candidate> const& candidates);

@@ -59,15 +59,17 @@ std::string describe(Layout const& layout) {
 void add(Digest& digest, Program const& program) {
   for (auto const* transfers : {&program.sends, &program.receives}) {
     for (Transfer const& transfer : *transfers)
-      digest.add(transfer.peer).add(transfer.block).add(transfer.slot);
+      digest.add(transfer.peer).add(transfer.block).add(transfer.slot).add(transfer.whole);
   }
   for (Fold const& fold : program.folds) {
     digest.add(fold.q).add(fold.q_slot).add(fold.kv).add(fold.kv_slot).add(fold.state).add(fold.start);
   }
   for (Merge const& merge : program.merges)
     digest.add(merge.state).add(merge.from).add(merge.into).add(merge.start);
-  for (auto const& cut : program.ends) digest.add(cut.sends).add(cut.receives).add(cut.folds).add(cut.merges);
-  for (Finish const& finish : program.finishes) digest.add(finish.state).add(finish.slot);
+  for (auto const& cut : program.ends)
+    digest.add(cut.sends).add(cut.receives).add(cut.folds).add(cut.merges).add(cut.finishes);
+  for (Finish const& finish : program.finishes)
+    digest.add(finish.state).add(finish.from).add(finish.out).add(finish.into);
   for (std::uint64_t const slot : program.slots) digest.add(slot);
 }
 

@@ -1,6 +1,6 @@
 #include "executor.hpp"
 
-#include <limits>
+#include <optional>
 #include <utility>
 
 namespace plait {
@@ -20,24 +20,31 @@ Executor::Executor(Plan const& plan, int rank, Device& device, Transport& transp
 }
 
 void Executor::find_finishing_folds() {
-  constexpr std::size_t other = std::numeric_limits<std::size_t>::max();
-  std::map<SlotId, std::size_t> last;  // by slot: the index of the fold that touched it last, or `other`
+  struct Touch {
+    std::optional<std::size_t> fold;  ///< the index of the fold that touched the slot last, if a fold did
+    std::size_t round = 0;
+  };
+  std::map<SlotId, Touch> last;
   std::size_t fold_index = 0;
+  std::size_t finish_index = 0;
   for (std::size_t index = 0; index < program().rounds(); ++index) {
     Round const round = program().round(index);
-    for (Transfer const& transfer : round.sends) last[transfer.slot] = other;
-    for (Fold const& step : round.folds) last[step.state] = fold_index++;
-    for (Merge const& step : round.merges) last[step.from] = last[step.into] = other;
-    for (Transfer const& transfer : round.receives) last[transfer.slot] = other;
-  }
-  for (Finish const& step : program().finishes) {
-    auto const found = last.find(step.slot);
-    if (step.slot == at_rest || found == last.end() || found->second == other) continue;
-    Block const& folded = plan_.block(program().folds[found->second].q);
-    Block const& finished = plan_.block(step.state);
-    if (folded.slice != finished.slice || !(folded.heads == finished.heads)) continue;
-    finishing_folds_[found->second] = step.state;
-    finished_by_folds_.insert(step.state);
+    for (Transfer const& transfer : round.sends) last[transfer.slot] = {};
+    for (Fold const& step : round.folds) last[step.state] = {fold_index++, index};
+    for (Merge const& step : round.merges) last[step.from] = last[step.into] = {};
+    for (Finish const& step : round.finishes) {
+      std::size_t const number = finish_index++;
+      if (step.from == at_rest) continue;
+      Touch const touch = last[step.from];
+      // An output slot is free for the finish in its own round only.
+      if (!touch.fold || (step.into != at_rest && touch.round != index)) continue;
+      Block const& folded = plan_.block(program().folds[*touch.fold].q);
+      Block const& finished = plan_.block(step.state);
+      if (folded.slice != finished.slice || !(folded.heads == finished.heads)) continue;
+      finishing_folds_.emplace(*touch.fold, step);
+      finished_by_folds_.insert(number);
+    }
+    for (Transfer const& transfer : round.receives) last[transfer.slot] = {};
   }
 }
 
@@ -74,6 +81,7 @@ RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
   report_ = {};
   steps_.clear();
   std::size_t next_fold = 0;
+  std::size_t next_finish = 0;
   for (std::size_t index = 0; index < program().rounds(); ++index) {
     Round const round = program().round(index);
     bool const moves = !round.sends.empty() || !round.receives.empty();
@@ -84,12 +92,12 @@ RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
     for (Merge const& step : round.merges) {
       timed(Event::Kind::merge, index, step.state, [&] { merge(step); });
     }
+    for (Finish const& step : round.finishes) {
+      if (finished_by_folds_.contains(next_finish++)) continue;
+      timed(Event::Kind::finish, index, step.state, [&] { finish(step); });
+    }
     if (moves) timed(Event::Kind::wait, index, -1, [&] { transport_.finish(); });
     if (options_.progress) options_.progress(index + 1, program().rounds());
-  }
-  for (Finish const& step : program().finishes) {
-    if (finished_by_folds_.contains(step.state)) continue;
-    timed(Event::Kind::finish, program().rounds(), step.state, [&] { finish(step); });
   }
   transport_.complete("the end of the run");
   device_.synchronize();
@@ -107,7 +115,7 @@ Exchange Executor::exchange(std::size_t index) const {
     for (Transfer const& transfer : transfers) {
       list.push_back({.peer = transfer.peer,
                       .block = static_cast<std::uint64_t>(transfer.block),
-                      .pieces = memory_.pieces(transfer.block, transfer.slot)});
+                      .pieces = memory_.pieces(transfer.block, transfer.slot, transfer.whole)});
     }
     return list;
   };
@@ -118,13 +126,16 @@ void Executor::fold(std::size_t index) {
   Fold const& step = program().folds[index];
   auto const finishing = finishing_folds_.find(index);
   bool const finishes = finishing != finishing_folds_.end();
+  HeadRange const held = plan_.block(step.kv).heads;
+  HeadRange const wanted = plan_.block(step.q).heads;
+  Slice const heads{wanted.begin - held.begin, wanted.end - held.begin};
   FoldOperands operands{.q = memory_.q(step.q, step.q_slot),
-                        .k = memory_.k(step.kv, step.kv_slot),
-                        .v = memory_.v(step.kv, step.kv_slot),
+                        .k = memory_.k(step.kv, step.kv_slot).heads_of(heads.begin, heads.end),
+                        .v = memory_.v(step.kv, step.kv_slot).heads_of(heads.begin, heads.end),
                         .state = memory_.state(step.q, step.state),
                         .start = step.start,
                         .scale = static_cast<float>(plan_.problem.scale)};
-  if (finishes) operands.output = output(finishing->second);
+  if (finishes) operands.output = memory_.output(finishing->second.out, finishing->second.into);
   device_.fold(*fold_plans_.at({step.q, step.kv, finishes}), operands);
 }
 
@@ -133,14 +144,7 @@ void Executor::merge(Merge const& step) {
 }
 
 void Executor::finish(Finish const& step) {
-  device_.finish(memory_.state(step.state, step.slot), output(step.state));
-}
-
-Output Executor::output(BlockId state) const {
-  return {.out = memory_.out(state),
-          .lse = memory_.lse(state),
-          .lse_batch_stride = memory_.lse_batch_stride(),
-          .lse_head_stride = memory_.lse_head_stride()};
+  device_.finish(memory_.state(step.state, step.from), memory_.output(step.out, step.into));
 }
 
 template <class Work>

@@ -32,13 +32,12 @@ class Executor {
 
   [[nodiscard]] Program const& program() const { return plan_.programs[static_cast<std::size_t>(rank_)]; }
   [[nodiscard]] Exchange exchange(std::size_t index) const;
-  /// Which folds finish their rows: the last thing that happens to a final state, if that is a fold.
+  /// Which folds finish their rows too: those that are the last to touch the state that a finish reads.
   void find_finishing_folds();
   void prepare(Fold const& step, bool finishes);
   void fold(std::size_t index);
   void merge(Merge const& step);
   void finish(Finish const& step);
-  [[nodiscard]] Output output(BlockId state) const;
   /// Runs, or queues, `work` as one event of `kind`, between two marks of the device.
   template <class Work>
   void timed(Event::Kind kind, std::size_t round, BlockId block, Work&& work);
@@ -56,9 +55,8 @@ class Executor {
   PlanMemory memory_;
   /// By query block, key block, and whether the fold finishes.
   std::map<std::tuple<BlockId, BlockId, bool>, std::unique_ptr<FoldPlan>> fold_plans_;
-  std::map<std::size_t, BlockId>
-      finishing_folds_;  ///< index among the folds → the state block that is finished
-  std::set<BlockId> finished_by_folds_;
+  std::map<std::size_t, Finish> finishing_folds_;  ///< index among the folds → what they do besides
+  std::set<std::size_t> finished_by_folds_;        ///< indices among the finishes
   Clock::time_point start_;
   Timeline steps_;  ///< of the run so far; their times are numbers of marks until the end
   RunReport report_;

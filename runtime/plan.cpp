@@ -20,6 +20,8 @@ std::string_view name(Tensor tensor) {
       return "kv";
     case Tensor::state:
       return "state";
+    case Tensor::out:
+      return "out";
   }
   __builtin_unreachable();
 }
@@ -37,13 +39,17 @@ std::uint64_t bytes(Block const& block, Shape const& shape) {
       return rows * heads * (dim + value_dim) * size_bytes(shape.dtype);
     case Tensor::state:
       return rows * q_heads * (value_dim + 2) * sizeof(float);
+    case Tensor::out:
+      return rows * q_heads * (sizeof(float) + value_dim * size_bytes(shape.dtype));
   }
   __builtin_unreachable();
 }
 
 std::string describe(Block const& block) {
-  return fmt::format("{} [{}, {}) of rank {}", name(block.tensor), block.slice.begin, block.slice.end,
-                     block.home);
+  return fmt::format(
+      "{} [{}, {}) heads [{}, {}) {}", name(block.tensor), block.slice.begin, block.slice.end,
+      block.heads.begin, block.heads.end,
+      block.home == Block::gathered ? "of several ranks" : fmt::format("of rank {}", block.home));
 }
 
 Round Program::round(std::size_t index) const {
@@ -52,7 +58,8 @@ Round Program::round(std::size_t index) const {
   return {.sends = cut(sends, begin.sends, end.sends),
           .receives = cut(receives, begin.receives, end.receives),
           .folds = cut(folds, begin.folds, end.folds),
-          .merges = cut(merges, begin.merges, end.merges)};
+          .merges = cut(merges, begin.merges, end.merges),
+          .finishes = cut(finishes, begin.finishes, end.finishes)};
 }
 
 }  // namespace plait

@@ -1,12 +1,14 @@
 #include "plan_memory.hpp"
 
+#include <algorithm>
+
 namespace plait {
 namespace {
 
 constexpr std::size_t slot_alignment = 64;
 
-/// Appends the view's bytes, row by row, joining neighbours that touch; but not with what was there before: two
-/// tensors side by side are two allocations, which a GPU's copy may not cross.
+/// Appends the view's bytes, row by row, joining neighbours that touch; but not with what was there before:
+/// two tensors side by side are two allocations, which a GPU's copy may not cross.
 void append_pieces(TensorView const& view, std::vector<Region>& pieces) {
   std::size_t const first = pieces.size();
   std::size_t const run = static_cast<std::size_t>(view.dim) * size_bytes(view.dtype);
@@ -34,16 +36,41 @@ void append_pieces(TensorView const& view, std::vector<Region>& pieces) {
   }
 }
 
+/// Appends the `elements` of each of so many dense lines of `line_elements` floats.
+void append_lines(float* data, Index lines, Index line_elements, Slice elements,
+                  std::vector<Region>& pieces) {
+  if (elements.size() == line_elements) {  // one after the other without a gap
+    elements.end = elements.begin + lines * line_elements;
+    lines = std::min<Index>(lines, 1);
+  }
+  for (Index line = 0; line < lines; ++line) {
+    float* const begin = data + line * line_elements + elements.begin;
+    pieces.push_back(
+        {reinterpret_cast<std::byte*>(begin), static_cast<std::size_t>(elements.size()) * sizeof(float)});
+  }
+}
+
 }  // namespace
 
 PlanMemory::PlanMemory(Plan const& plan, int rank, Device& device)
     : plan_(plan), rank_(rank), local_queries_(plan.layouts.q.tokens(rank)) {
+  Program const& program = plan.programs[static_cast<std::size_t>(rank)];
   std::size_t total = 0;
-  for (std::uint64_t const bytes : plan.programs[static_cast<std::size_t>(rank)].slots) {
+  for (std::uint64_t const bytes : program.slots) {
     offsets_.push_back(total);
     total += (bytes + slot_alignment - 1) / slot_alignment * slot_alignment;
   }
   arena_ = device.allocate(total);
+  bool const lse_arrives =
+      std::ranges::any_of(program.receives, [&](Transfer const& receive) { return receive.slot == at_rest; });
+  Shape const& shape = plan.problem.shape;
+  auto const rows = static_cast<std::size_t>(shape.batch * shape.q_heads * local_queries_);
+  if (lse_arrives) spare_lse_ = device.allocate(rows * sizeof(float));
+}
+
+void PlanMemory::use(LocalTensors const& tensors) {
+  tensors_ = tensors;
+  if (tensors_.lse == nullptr && spare_lse_) tensors_.lse = reinterpret_cast<float*>(spare_lse_->data());
 }
 
 Slice PlanMemory::q_heads(Block const& block) const {
@@ -57,32 +84,34 @@ Slice PlanMemory::local_rows(Block const& block) const {
   return {first, first + block.slice.size()};
 }
 
-TensorView PlanMemory::input(TensorView const& resting, Block const& block, Slice heads, Index dim,
-                             SlotId slot, Index elements_before) const {
+template <class Data>
+BasicTensorView<Data> PlanMemory::tensor(BasicTensorView<Data> const& resting, Block const& block,
+                                         Slice heads, Index dim, SlotId slot,
+                                         std::size_t bytes_before) const {
   if (slot == at_rest) return resting.rows_of(local_rows(block)).heads_of(heads.begin, heads.end);
   Shape const& shape = plan_.problem.shape;
-  return dense<void const>(
-      slot_data(slot) + static_cast<std::size_t>(elements_before) * size_bytes(shape.dtype), shape.dtype,
-      shape.batch, block.slice.size(), heads.size(), dim);
+  return dense<Data>(slot_data(slot) + bytes_before, shape.dtype, shape.batch, block.slice.size(),
+                     heads.size(), dim);
 }
 
 TensorView PlanMemory::q(BlockId id, SlotId slot) const {
   Block const& block = plan_.block(id);
-  return input(tensors_.q, block, q_heads(block), plan_.problem.shape.head_dim, slot, 0);
+  return tensor(tensors_.q, block, q_heads(block), plan_.problem.shape.head_dim, slot, 0);
 }
 
 TensorView PlanMemory::k(BlockId id, SlotId slot) const {
   Block const& block = plan_.block(id);
   Slice const heads{block.heads.begin, block.heads.end};
-  return input(tensors_.k, block, heads, plan_.problem.shape.head_dim, slot, 0);
+  return tensor(tensors_.k, block, heads, plan_.problem.shape.head_dim, slot, 0);
 }
 
 TensorView PlanMemory::v(BlockId id, SlotId slot) const {
   Block const& block = plan_.block(id);
   Shape const& shape = plan_.problem.shape;
   Slice const heads{block.heads.begin, block.heads.end};
-  Index const keys = shape.batch * block.slice.size() * heads.size() * shape.head_dim;
-  return input(tensors_.v, block, heads, shape.value_dim, slot, keys);
+  auto const keys =
+      static_cast<std::size_t>(shape.batch * block.slice.size() * heads.size() * shape.head_dim);
+  return tensor(tensors_.v, block, heads, shape.value_dim, slot, keys * size_bytes(shape.dtype));
 }
 
 StateView PlanMemory::state(BlockId id, SlotId slot) const {
@@ -96,27 +125,62 @@ StateView PlanMemory::state(BlockId id, SlotId slot) const {
   return state_view(slot_data(slot), identity.batch, identity.heads, identity.rows, identity.value_dim);
 }
 
-MutableTensorView PlanMemory::out(BlockId id) const {
+Output PlanMemory::output(BlockId id, SlotId slot) const {
   Block const& block = plan_.block(id);
+  Shape const& shape = plan_.problem.shape;
   Slice const heads = q_heads(block);
-  return tensors_.out.rows_of(local_rows(block)).heads_of(heads.begin, heads.end);
+  Index const lse_rows = slot == at_rest ? local_queries_ : block.slice.size();
+  Index const lse_heads = slot == at_rest ? shape.q_heads : heads.size();
+  float* lse = tensors_.lse;
+  if (slot != at_rest) {
+    auto const elements = static_cast<std::size_t>(shape.batch * lse_rows * lse_heads * shape.value_dim);
+    // Slots end on a multiple of 64 bytes, so there is room to align the lse.
+    std::size_t const out_bytes = (elements * size_bytes(shape.dtype) + alignof(float) - 1) & -alignof(float);
+    lse = reinterpret_cast<float*>(slot_data(slot) + out_bytes);
+  } else if (lse != nullptr) {
+    lse += heads.begin * lse_rows + local_rows(block).begin;
+  }
+  return {.out = tensor(tensors_.out, block, heads, shape.value_dim, slot, 0),
+          .lse = lse,
+          .lse_batch_stride = lse_heads * lse_rows,
+          .lse_head_stride = lse_rows};
 }
 
-float* PlanMemory::lse(BlockId id) const {
-  if (tensors_.lse == nullptr) return nullptr;
+std::vector<Region> PlanMemory::pieces(BlockId id, SlotId slot, BlockId whole) const {
   Block const& block = plan_.block(id);
-  return tensors_.lse + q_heads(block).begin * lse_head_stride() + local_rows(block).begin;
-}
-
-std::vector<Region> PlanMemory::pieces(BlockId id, SlotId slot) const {
-  Block const& block = plan_.block(id);
-  if (slot != at_rest) return {{slot_data(slot), bytes(block, plan_.problem.shape)}};
+  if (slot != at_rest && id == whole && block.tensor != Tensor::out)
+    return {{slot_data(slot), bytes(block, plan_.problem.shape)}};
+  Block const& laid_out = plan_.block(whole);
+  Index const before = block.slice.begin - laid_out.slice.begin;
+  Slice const rows =
+      slot == at_rest ? Slice{0, block.slice.size()} : Slice{before, before + block.slice.size()};
   std::vector<Region> found;
-  if (block.tensor == Tensor::q) {
-    append_pieces(q(id, slot), found);
-  } else {
-    append_pieces(k(id, slot), found);
-    append_pieces(v(id, slot), found);
+  switch (block.tensor) {
+    case Tensor::q:
+      append_pieces(q(whole, slot).rows_of(rows), found);
+      break;
+    case Tensor::kv:
+      append_pieces(k(whole, slot).rows_of(rows), found);
+      append_pieces(v(whole, slot).rows_of(rows), found);
+      break;
+    case Tensor::state: {
+      StateView const state = this->state(whole, slot);
+      Index const lines = state.batch * state.heads;
+      append_lines(state.m, lines, state.rows, rows, found);
+      append_lines(state.l, lines, state.rows, rows, found);
+      Slice const elements{rows.begin * state.value_dim, rows.end * state.value_dim};
+      append_lines(state.o, lines, state.rows * state.value_dim, elements, found);
+      break;
+    }
+    case Tensor::out: {
+      Output const output = this->output(whole, slot);
+      append_pieces(output.out.rows_of(rows), found);
+      for (Index b = 0; b < output.out.batch; ++b) {
+        append_lines(output.lse + b * output.lse_batch_stride, output.out.heads, output.lse_head_stride, rows,
+                     found);
+      }
+      break;
+    }
   }
   return found;
 }

@@ -17,31 +17,30 @@ class PlanMemory {
   PlanMemory(Plan const& plan, int rank, Device& device);
 
   /// The tensors that blocks at rest are part of, until the next call.
-  void use(LocalTensors const& tensors) { tensors_ = tensors; }
+  void use(LocalTensors const& tensors);
 
   [[nodiscard]] TensorView q(BlockId id, SlotId slot) const;
   [[nodiscard]] TensorView k(BlockId id, SlotId slot) const;
   [[nodiscard]] TensorView v(BlockId id, SlotId slot) const;
   /// The state of the rows and heads of a query or state block; `at_rest` gives the identity (null memory).
   [[nodiscard]] StateView state(BlockId id, SlotId slot) const;
-  /// The output rows of a state block, and its lse: element (b, head, row) at lse + b · batch stride + head ·
-  /// head stride + row, or null.
-  [[nodiscard]] MutableTensorView out(BlockId id) const;
-  [[nodiscard]] float* lse(BlockId id) const;
-  [[nodiscard]] Index lse_head_stride() const { return local_queries_; }
-  [[nodiscard]] Index lse_batch_stride() const { return local_queries_ * plan_.problem.shape.q_heads; }
+  /// Where the rows of an out block are written; its lse is null at rest if the caller wants none.
+  [[nodiscard]] Output output(BlockId id, SlotId slot) const;
 
-  /// The block's bytes in wire order (q; k then v; m, l, O), as few contiguous pieces as there are.
-  [[nodiscard]] std::vector<Region> pieces(BlockId id, SlotId slot) const;
+  /// The block's bytes in wire order (q; k then v; m, l, O; out, lse), as few contiguous pieces as there are,
+  /// in a slot that is laid out as block `whole`.
+  [[nodiscard]] std::vector<Region> pieces(BlockId id, SlotId slot, BlockId whole) const;
 
   [[nodiscard]] std::uint64_t slots_bytes() const { return arena_->bytes(); }
   /// Keeps the slots alive, also beyond this object.
   [[nodiscard]] std::shared_ptr<void> keep_alive() const { return arena_; }
 
  private:
-  /// A block of an input: part of the `resting` tensor, or dense in a slot after so many elements.
-  [[nodiscard]] TensorView input(TensorView const& resting, Block const& block, Slice heads, Index dim,
-                                 SlotId slot, Index elements_before) const;
+  /// A block of an input or output: part of the `resting` tensor, or dense in a slot after so many bytes.
+  template <class Data>
+  [[nodiscard]] BasicTensorView<Data> tensor(BasicTensorView<Data> const& resting, Block const& block,
+                                             Slice heads, Index dim, SlotId slot,
+                                             std::size_t bytes_before) const;
   [[nodiscard]] std::byte* slot_data(SlotId slot) const {
     return arena_->data() + offsets_[static_cast<std::size_t>(slot)];
   }
@@ -54,6 +53,7 @@ class PlanMemory {
   int rank_;
   Index local_queries_;
   LocalTensors tensors_;
+  std::unique_ptr<DeviceMemory> spare_lse_;  ///< for lse that arrives where the caller wants none
   std::vector<std::size_t> offsets_;
   std::shared_ptr<DeviceMemory> arena_;
 };

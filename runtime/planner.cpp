@@ -16,53 +16,75 @@ std::uint64_t largest(std::vector<std::uint64_t> const& values) {
   return values.empty() ? 0 : *std::ranges::max_element(values);
 }
 
-/// The name of the layout that make_layouts took.
-std::string layout_name(std::string_view asked, Layouts const& layouts, Mask const& mask, int ranks) {
-  if (asked != "auto") return std::string(asked);
-  for (std::string_view const name : {"contiguous", "zigzag"}) {
-    if (make_layouts(name, mask, ranks) == layouts) return std::string(name);
+struct NamedLayouts {
+  std::string name;
+  Layouts layouts;
+};
+
+/// The layouts worth weighing: the first of contiguous, zigzag and balanced that is even, and those before
+/// it, which may move fewer bytes.
+std::vector<NamedLayouts> layouts_to_weigh(std::string_view asked, Mask const& mask, int ranks) {
+  constexpr double even = 1.01;
+  if (asked != "auto") return {{std::string(asked), make_layouts(asked, mask, ranks)}};
+  std::vector<NamedLayouts> found;
+  for (std::string_view const name : {"contiguous", "zigzag", "balanced"}) {
+    found.push_back({std::string(name), make_layouts(name, mask, ranks)});
+    if (imbalance(mask, found.back().layouts.q) <= even) break;
   }
-  return "balanced";
+  return found;
 }
+
+std::vector<std::string> names_to_weigh(std::string_view asked, Problem const& problem, Group const& group) {
+  if (asked != "auto" && asked.find(':') != std::string_view::npos) return {std::string(asked)};
+  std::vector<std::string> names;
+  for (Strategy const& strategy : strategies()) {
+    if (asked != "auto" && asked != strategy.name) continue;
+    for (std::string& name : strategy.variants(problem, group)) names.push_back(std::move(name));
+  }
+  if (names.empty()) (void)strategy_of(asked);  // throws: unknown
+  return names;
+}
+
+/// Least predicted time, then fewest bytes.
+using Cost = std::tuple<double, std::uint64_t>;
 
 }  // namespace
 
 Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
                    Machine const& machine) {
   validate(problem);
-  Layouts const layouts = make_layouts(layout, problem.mask, ranks);
-  std::string const layout_taken = layout_name(layout, layouts, problem.mask, ranks);
-  std::vector<std::string> names;
-  if (strategy == "auto") {
-    for (Strategy const& known : strategies()) names.emplace_back(known.name);
-  } else {
-    names.emplace_back(strategy);
-  }
-  std::optional<Plan> best;
-  std::tuple<double, std::uint64_t> best_cost;
+  std::vector<std::string> const names =
+      names_to_weigh(strategy, problem, {.ranks = ranks, .ranks_per_node = machine.ranks_per_node});
+  std::optional<Choice> best;
+  Cost best_cost;
   std::vector<Candidate> candidates;
   std::string refusals;
-  for (std::string const& name : names) {
-    Candidate candidate{.strategy = name, .layout = layout_taken, .refused = {}};
-    try {
-      Plan plan = make_plan(problem, layouts, name);
-      Volume const moved = volume(plan);
-      candidate.predicted_seconds = simulate(plan, machine, Record::nothing).seconds;
-      candidate.bytes_max = largest(moved.sent);
-      candidate.slots_bytes = largest(moved.slots);
-      std::tuple const cost(candidate.predicted_seconds, candidate.bytes_max);
-      if (!best || cost < best_cost) {
-        best = std::move(plan);
-        best_cost = cost;
+  for (NamedLayouts const& named : layouts_to_weigh(layout, problem.mask, ranks)) {
+    for (std::string const& name : names) {
+      Candidate candidate{.strategy = name, .layout = named.name, .refused = {}};
+      try {
+        Plan plan = make_plan(problem, named.layouts, name);
+        Volume const moved = volume(plan);
+        Simulation const simulation = simulate(plan, machine, Record::nothing);
+        candidate.predicted_seconds = simulation.seconds;
+        candidate.critical = simulation.critical;
+        candidate.bytes_max = largest(moved.sent);
+        candidate.slots_bytes = largest(moved.slots);
+        Cost const cost(candidate.predicted_seconds, candidate.bytes_max);
+        if (!best || cost < best_cost) {
+          best = {.plan = std::move(plan), .layout = named.name, .candidates = {}};
+          best_cost = cost;
+        }
+      } catch (InvalidProblem const& error) {
+        candidate.refused = error.what();
+        refusals += fmt::format("{}{}", refusals.empty() ? "" : "; ", error.what());
       }
-    } catch (InvalidProblem const& error) {
-      candidate.refused = error.what();
-      refusals += fmt::format("{}{}", refusals.empty() ? "" : "; ", error.what());
+      candidates.push_back(std::move(candidate));
     }
-    candidates.push_back(std::move(candidate));
   }
   if (!best) throw InvalidProblem(refusals);
-  return {.plan = std::move(*best), .layout = layout_taken, .candidates = std::move(candidates)};
+  best->candidates = std::move(candidates);
+  return std::move(*best);
 }
 
 }  // namespace plait

@@ -1,10 +1,31 @@
 #include "plait/simulate.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace plait {
 namespace {
+
+/// One end of a link, or a node's ports: never idle while messages are ready, in whatever order it takes
+/// them.
+class Port {
+ public:
+  /// @returns when it has served the message too that is ready at `ready` and takes it so many seconds
+  double serve(double ready, double seconds) { return free_ = std::max(free_, ready) + seconds; }
+
+ private:
+  double free_ = 0.0;  ///< from when on
+};
+
+/// A transfer of the round at hand.
+struct Flight {
+  double ready;
+  std::size_t turn;  ///< among the sender's of the round: ranks send side by side, each in its order
+  std::size_t from;
+  std::size_t to;
+  BlockId block;
+};
 
 class Simulator {
  public:
@@ -12,108 +33,179 @@ class Simulator {
       : plan_(plan),
         machine_(machine),
         record_(record),
-        now_(static_cast<std::size_t>(plan.ranks())),
-        send_link_(now_.size()),
-        receive_link_(now_.size()) {
-    result_.exposed_comm_seconds.resize(now_.size());
+        ranks_(static_cast<std::size_t>(plan.ranks())),
+        now_(ranks_),
+        paths_(ranks_) {
+    for (auto& ports : {&send_, &receive_}) {
+      for (auto& level : *ports) level.resize(ranks_);
+    }
+    node_out_.resize(ranks_);
+    node_in_.resize(ranks_);
+    result_.exposed_comm_seconds.resize(ranks_);
+    result_.network_bytes.resize(ranks_);
   }
 
   Simulation run() {
     for (std::size_t round = 0; round < plan_.rounds(); ++round) play(round);
-    for (std::size_t rank = 0; rank < now_.size(); ++rank) {
-      for (Finish const& finish : plan_.programs[rank].finishes) {
-        Block const& state = plan_.block(finish.state);
-        // Reads the state, writes the output; the lse is small beside them.
-        double const moved =
-            static_cast<double>(bytes(state)) *
-            (1.0 + static_cast<double>(size_bytes(plan_.problem.shape.dtype)) / sizeof(float));
-        now_[rank] = event(Event::Kind::finish, rank, plan_.rounds(), finish.state, -1, now_[rank],
-                           moved / machine_.memory_bytes_per_second);
-      }
-      result_.seconds = std::max(result_.seconds, now_[rank]);
+    auto const last = std::ranges::max_element(now_);
+    if (last != now_.end()) {
+      result_.seconds = *last;
+      result_.critical_rank = static_cast<int>(last - now_.begin());
+      result_.critical = paths_[static_cast<std::size_t>(last - now_.begin())];
     }
     return std::move(result_);
   }
 
  private:
-  std::uint64_t bytes(Block const& block) const { return plait::bytes(block, plan_.problem.shape); }
+  [[nodiscard]] double bytes(BlockId id) const {
+    return static_cast<double>(plait::bytes(plan_.block(id), plan_.problem.shape));
+  }
+  [[nodiscard]] std::size_t node_of(std::size_t rank) const {
+    return rank / static_cast<std::size_t>(machine_.ranks_per_node);
+  }
 
-  double fold_seconds(Fold const& fold) const {
+  [[nodiscard]] double fold_seconds(Fold const& fold) const {
     Shape const& shape = plan_.problem.shape;
     Block const& q = plan_.block(fold.q);
     auto const pairs = static_cast<double>(plan_.problem.mask.area(q.slice, plan_.block(fold.kv).slice));
     auto const heads = static_cast<double>(shape.batch * q.heads.size() * shape.group());
-    return 2.0 * pairs * heads * static_cast<double>(shape.head_dim + shape.value_dim) /
-           machine_.flops_per_second;
+    double const flops = 2.0 * pairs * heads * static_cast<double>(shape.head_dim + shape.value_dim);
+    double const tiles = heads * std::ceil(static_cast<double>(q.slice.size()) / machine_.tile_rows);
+    double const share = std::min(1.0, tiles / machine_.units);
+    Block rows = q;
+    rows.tensor = Tensor::state;
+    // The state is written, and read unless the fold starts it.
+    double const state =
+        static_cast<double>(plait::bytes(rows, shape)) * (fold.start == Start::carried ? 2.0 : 1.0);
+    double const touched = bytes(fold.q) + bytes(fold.kv) + state;
+    return machine_.fold_seconds + flops / (machine_.flops_per_second * share) +
+           touched / machine_.memory_bytes_per_second;
   }
 
-  double merge_seconds(Merge const& merge) const {
+  [[nodiscard]] double merge_seconds(Merge const& merge) const {
     constexpr double reads_and_writes = 3.0;  // both states in, one out
-    return reads_and_writes * static_cast<double>(bytes(plan_.block(merge.state))) /
-           machine_.memory_bytes_per_second;
+    return machine_.step_seconds + reads_and_writes * bytes(merge.state) / machine_.memory_bytes_per_second;
   }
 
-  /// Records an event; returns when it ends.
-  double event(Event::Kind kind, std::size_t rank, std::size_t round, BlockId block, int peer, double start,
-               double seconds) {
-    if (record_ == Record::timeline) {
-      result_.timeline.push_back({.kind = kind,
-                                  .rank = static_cast<std::int32_t>(rank),
-                                  .peer = peer,
-                                  .round = static_cast<std::uint32_t>(round),
-                                  .block = block,
-                                  .start_seconds = start,
-                                  .end_seconds = start + seconds});
-    }
-    return start + seconds;
+  /// Reads the state, writes the output.
+  [[nodiscard]] double finish_seconds(Finish const& finish) const {
+    return machine_.step_seconds +
+           (bytes(finish.state) + bytes(finish.out)) / machine_.memory_bytes_per_second;
+  }
+
+  void record(Event::Kind kind, std::size_t rank, std::size_t round, BlockId block, int peer, double start,
+              double end) {
+    if (record_ == Record::nothing) return;
+    result_.timeline.push_back({.kind = kind,
+                                .rank = static_cast<std::int32_t>(rank),
+                                .peer = peer,
+                                .round = static_cast<std::uint32_t>(round),
+                                .block = block,
+                                .start_seconds = start,
+                                .end_seconds = end});
   }
 
   void play(std::size_t index) {
-    std::vector<double> computed = now_;
-    for (std::size_t rank = 0; rank < now_.size(); ++rank) {
-      Round const round = plan_.programs[rank].round(index);
-      for (Fold const& fold : round.folds) {
-        computed[rank] =
-            event(Event::Kind::fold, rank, index, fold.kv, -1, computed[rank], fold_seconds(fold));
-      }
-      for (Merge const& merge : round.merges) {
-        computed[rank] =
-            event(Event::Kind::merge, rank, index, merge.state, -1, computed[rank], merge_seconds(merge));
-      }
-    }
-    std::vector<double> done = computed;
-    for (std::size_t from = 0; from < now_.size(); ++from) {
+    // What a rank has at hand when its round begins, and what its own steps make of it.
+    std::vector<double> const begun = now_;
+    std::vector<Spent> const paths = paths_;
+    for (std::size_t rank = 0; rank < ranks_; ++rank) compute(rank, index);
+    computed_ = now_;
+    flights_.clear();
+    for (std::size_t from = 0; from < ranks_; ++from) {
+      std::size_t turn = 0;
       for (Transfer const& send : plan_.programs[from].round(index).sends) {
         auto const to = static_cast<std::size_t>(send.peer);
-        double const start = std::max({now_[from], now_[to], send_link_[from], receive_link_[to]});
-        double const on_link =
-            static_cast<double>(bytes(plan_.block(send.block))) / machine_.bytes_per_second;
-        send_link_[from] = receive_link_[to] = start + on_link;
-        double const seconds = on_link + machine_.latency_seconds;
-        double const end = event(Event::Kind::send, from, index, send.block, send.peer, start, seconds);
-        event(Event::Kind::receive, to, index, send.block, static_cast<int>(from), start, seconds);
-        done[from] = std::max(done[from], end);
-        done[to] = std::max(done[to], end);
+        flights_.push_back({std::max(begun[from], begun[to]), turn++, from, to, send.block});
       }
     }
-    for (std::size_t rank = 0; rank < now_.size(); ++rank) {
-      result_.exposed_comm_seconds[rank] += done[rank] - computed[rank];
+    std::ranges::stable_sort(flights_, {},
+                             [](Flight const& flight) { return std::pair(flight.ready, flight.turn); });
+    for (Flight const& flight : flights_) fly(flight, index, begun, paths);
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+      result_.exposed_comm_seconds[rank] += now_[rank] - computed_[rank];
     }
-    now_ = std::move(done);
+  }
+
+  /// The rank's steps of a round, one after the other.
+  void compute(std::size_t rank, std::size_t index) {
+    Round const round = plan_.programs[rank].round(index);
+    double& now = now_[rank];
+    Spent& path = paths_[rank];
+    double const begun = now;
+    auto const step = [&](Event::Kind kind, BlockId block, double seconds, double& spent) {
+      record(kind, rank, index, block, -1, now, now + seconds);
+      now += seconds;
+      spent += seconds;
+    };
+    for (Fold const& fold : round.folds) step(Event::Kind::fold, fold.kv, fold_seconds(fold), path.fold);
+    for (Merge const& merge : round.merges) {
+      step(Event::Kind::merge, merge.state, merge_seconds(merge), path.merge);
+    }
+    for (Finish const& finish : round.finishes) {
+      step(Event::Kind::finish, finish.state, finish_seconds(finish), path.merge);
+    }
+    if (machine_.host_seconds_per_byte == 0 || now == begun) return;
+    double moved = 0.0;
+    for (auto const* transfers : {&round.sends, &round.receives}) {
+      for (Transfer const& transfer : *transfers) moved += bytes(transfer.block);
+    }
+    double const seconds = moved * machine_.host_seconds_per_byte;
+    now += seconds;
+    path.fold += seconds;
+  }
+
+  void fly(Flight const& flight, std::size_t round, std::vector<double> const& begun,
+           std::vector<Spent> const& paths) {
+    auto const [ready, turn, from, to, block] = flight;
+    std::size_t const source = node_of(from);
+    std::size_t const target = node_of(to);
+    bool const local = source == target;
+    Link const& link = local ? machine_.node : machine_.network;
+    double const size = bytes(block);
+    double const on_link = link.message_seconds + size / link.bytes_per_second;
+    double served = std::max(send_[local ? 0 : 1][from].serve(ready, on_link),
+                             receive_[local ? 0 : 1][to].serve(ready, on_link));
+    if (!local && machine_.port_bytes_per_second > 0) {
+      double const on_port = size / machine_.port_bytes_per_second;
+      served =
+          std::max({served, node_out_[source].serve(ready, on_port), node_in_[target].serve(ready, on_port)});
+    }
+    double const end = served + link.latency_seconds;
+    if (!local) result_.network_bytes[from] += static_cast<std::uint64_t>(size);
+    record(Event::Kind::send, from, round, block, static_cast<int>(to), served - on_link, end);
+    record(Event::Kind::receive, to, round, block, static_cast<int>(from), served - on_link, end);
+    // It was ready when the later of the two had begun; from then on it was on its way, or waiting for a
+    // link.
+    Spent path = paths[begun[from] >= begun[to] ? from : to];
+    (local ? path.node : path.network) += served - ready;
+    path.latency += link.latency_seconds;
+    for (std::size_t const rank : {from, to}) {
+      if (end <= now_[rank]) continue;
+      now_[rank] = end;
+      paths_[rank] = path;
+    }
   }
 
   Plan const& plan_;
   Machine machine_;
   Record record_;
-  std::vector<double> now_;        ///< per rank: when its next round begins
-  std::vector<double> send_link_;  ///< per rank: when its link is free
-  std::vector<double> receive_link_;
+  std::size_t ranks_;
+  std::vector<double> now_;   ///< per rank: when its next round begins
+  std::vector<Spent> paths_;  ///< per rank: the chain that ends then
+  std::vector<double> computed_;
+  std::vector<Flight> flights_;
+  std::vector<Port> send_[2];  ///< by level (node, network) and rank
+  std::vector<Port> receive_[2];
+  std::vector<Port> node_out_;
+  std::vector<Port> node_in_;
   Simulation result_;
 };
 
 }  // namespace
 
 Simulation simulate(Plan const& plan, Machine const& machine, Record record) {
+  validate(machine);
   return Simulator(plan, machine, record).run();
 }
 

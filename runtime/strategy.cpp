@@ -10,19 +10,54 @@
 namespace plait {
 namespace {
 
+template <std::string_view const& name>
+std::vector<std::string> only(Problem const&, Group const&) {
+  return {std::string(name)};
+}
+constexpr std::string_view ring = "ring";
+constexpr std::string_view allgather = "allgather";
+constexpr std::string_view passq = "passq";
+
 constexpr std::array table{
     Strategy{
-        .name = "ring",
+        .name = ring,
+        .form = "ring",
         .summary =
             "queries stay; key/value blocks travel from rank to next rank until no later rank needs them",
-        .make = ring_plan},
-    Strategy{.name = "allgather",
+        .make = ring_plan,
+        .variants = only<ring>},
+    Strategy{.name = allgather,
+             .form = "allgather",
              .summary =
                  "queries stay; each rank gets the key/value blocks that it needs straight from their homes",
-             .make = allgather_plan},
-    Strategy{.name = "passq",
+             .make = allgather_plan,
+             .variants = only<allgather>},
+    Strategy{.name = passq,
+             .form = "passq",
              .summary = "keys and values stay; queries visit them, and partial states come back to be merged",
-             .make = passq_plan},
+             .make = passq_plan,
+             .variants = only<passq>},
+    Strategy{.name = "mesh",
+             .form = "mesh[:AxB]",
+             .summary = "queries are gathered over A ranks, keys and values over B; partial states come back",
+             .make = mesh_plan,
+             .variants = mesh_variants},
+    Strategy{.name = "ulysses",
+             .form = "ulysses[:U[+mesh:AxB]]",
+             .summary = "heads are spread over U ranks by an all-to-all, with a mesh of A×B such groups",
+             .make = ulysses_plan,
+             .variants = ulysses_variants},
+    Strategy{
+        .name = "tree",
+        .form = "tree[:direct]",
+        .summary = "for few queries: they go to all keys at once, and states merge on a tree, or at home",
+        .make = tree_plan,
+        .variants = tree_variants},
+    Strategy{.name = "hierarchical",
+             .form = "hierarchical:NODESxRANKS",
+             .summary = "the ring in two levels: an inner ring within each node, an outer ring between nodes",
+             .make = hierarchical_plan,
+             .variants = hierarchical_variants},
 };
 
 }  // namespace
@@ -31,15 +66,23 @@ std::span<Strategy const> strategies() {
   return table;
 }
 
+Strategy const& strategy_of(std::string_view name) {
+  auto const found = std::ranges::find(table, name.substr(0, name.find(':')), &Strategy::name);
+  if (found != table.end()) return *found;
+  std::string forms;
+  for (Strategy const& strategy : table)
+    forms += fmt::format("{}{}", forms.empty() ? "" : ", ", strategy.form);
+  throw InvalidProblem(fmt::format("strategy '{}': must be one of {}", name, forms));
+}
+
+void require_no_arguments(std::string_view strategy, std::string_view arguments) {
+  if (arguments.empty()) return;
+  throw InvalidProblem(fmt::format("strategy '{}:{}': {} takes no arguments", strategy, arguments, strategy));
+}
+
 Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name) {
   validate(problem);
-  auto const found = std::ranges::find(table, name, &Strategy::name);
-  if (found == table.end()) {
-    std::string names;
-    for (Strategy const& strategy : table)
-      names += fmt::format("{}{}", names.empty() ? "" : ", ", strategy.name);
-    throw InvalidProblem(fmt::format("strategy '{}': must be one of {}", name, names));
-  }
+  Strategy const& strategy = strategy_of(name);
   if (layouts.q.tokens() != problem.shape.q_tokens || layouts.kv.tokens() != problem.shape.kv_tokens ||
       layouts.q.ranks() != layouts.kv.ranks()) {
     throw InvalidProblem(
@@ -47,7 +90,13 @@ Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view 
                     layouts.q.tokens(), layouts.kv.tokens(), layouts.q.ranks(), layouts.kv.ranks(),
                     problem.shape.q_tokens, problem.shape.kv_tokens));
   }
-  return found->make(problem, layouts);
+  std::size_t const colon = name.find(':');
+  bool const plain = colon == std::string_view::npos;
+  if (!plain && colon + 1 == name.size()) {
+    throw InvalidProblem(
+        fmt::format("strategy '{}': nothing follows the colon; must be {}", name, strategy.form));
+  }
+  return strategy.make(problem, layouts, plain ? std::string_view{} : name.substr(colon + 1));
 }
 
 }  // namespace plait

@@ -12,8 +12,42 @@ namespace {
 
 /// What a slot holds, symbolically.
 struct Content {
-  std::optional<Block> block;   ///< nothing if never written
+  std::optional<Block> block;   ///< as which it is laid out; nothing if never written
+  std::vector<Slice> parts;     ///< the rows of it that are there: disjoint, ascending, neighbours joined
   std::vector<BlockId> folded;  ///< of a state: the key/value blocks in it, with repetition
+
+  [[nodiscard]] bool has(Slice rows) const {
+    return rows.empty() || std::ranges::any_of(parts, [&](Slice part) { return part.contains(rows); });
+  }
+  void add(Slice rows) {
+    auto const at = std::ranges::lower_bound(parts, rows.begin, {}, &Slice::begin);
+    auto part = parts.insert(at, rows);
+    if (part != parts.begin() && std::prev(part)->end == part->begin) {
+      part = parts.erase(part);
+      (--part)->end = rows.end;
+    }
+    if (std::next(part) != parts.end() && std::next(part)->begin == part->end) {
+      part->end = std::next(part)->end;
+      parts.erase(std::next(part));
+    }
+  }
+  void remove(Slice rows) {
+    std::vector<Slice> left;
+    for (Slice const part : parts) {
+      Slice const before{part.begin, std::min(part.end, rows.begin)};
+      Slice const after{std::max(part.begin, rows.end), part.end};
+      if (!before.empty()) left.push_back(before);
+      if (!after.empty()) left.push_back(after);
+    }
+    parts = std::move(left);
+  }
+};
+
+/// A block on its way to a rank, or its final rows on their way home (at rest).
+struct Arrival {
+  int rank;
+  Transfer receive;
+  Content content;
 };
 
 /// Executes all programs side by side and collects what breaks a law.
@@ -66,7 +100,8 @@ class Verifier {
       }
       Program::Cut const end = mine.ends.empty() ? Program::Cut{} : mine.ends.back();
       bool const cut_right = end.sends == mine.sends.size() && end.receives == mine.receives.size() &&
-                             end.folds == mine.folds.size() && end.merges == mine.merges.size();
+                             end.folds == mine.folds.size() && end.merges == mine.merges.size() &&
+                             end.finishes == mine.finishes.size();
       if (!cut_right) fault(Law::matching, rank, "steps lie outside the rounds");
       auto const operand = [&](BlockId id, Tensor tensor, SlotId slot, bool may_rest) {
         bool const placed = (may_rest && slot == at_rest) || is_slot(rank, slot);
@@ -82,8 +117,11 @@ class Verifier {
           }
           bool const exists =
               transfer.block >= 0 && static_cast<std::size_t>(transfer.block) < plan_.blocks.size();
-          operand(transfer.block, exists ? plan_.block(transfer.block).tensor : Tensor::q, transfer.slot,
-                  transfers == &mine.sends);
+          Tensor const tensor = exists ? plan_.block(transfer.block).tensor : Tensor::q;
+          bool const sends = transfers == &mine.sends;
+          bool const may_rest = sends ? tensor == Tensor::q || tensor == Tensor::kv : tensor == Tensor::out;
+          operand(transfer.block, tensor, transfer.slot, may_rest);
+          operand(transfer.whole, tensor, transfer.slot, may_rest);
         }
       }
       for (Fold const& fold : mine.folds) {
@@ -95,8 +133,12 @@ class Verifier {
         operand(merge.state, Tensor::state, merge.from, false);
         operand(merge.state, Tensor::state, merge.into, false);
       }
-      for (Finish const& finish : mine.finishes) operand(finish.state, Tensor::state, finish.slot, true);
+      for (Finish const& finish : mine.finishes) {
+        operand(finish.state, Tensor::state, finish.from, true);
+        operand(finish.out, Tensor::out, finish.into, true);
+      }
       contents_.emplace_back(mine.slots.size());
+      ended_.emplace_back();
       largest_.emplace_back(mine.slots.size(), 0);
     }
     return found_.empty();
@@ -106,18 +148,54 @@ class Verifier {
     check_matching();
     for (int rank = 0; rank < plan_.ranks(); ++rank) check_overwriting(rank);
     // What sends carry is what lies there when the round begins; it arrives when the round ends.
-    std::vector<std::tuple<int, SlotId, Content>> arrivals;
+    std::vector<Arrival> arrivals;
     for (int rank = 0; rank < plan_.ranks(); ++rank) collect_arrivals(rank, arrivals);
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
       Round const round = program(rank).round(round_);
       for (Fold const& fold : round.folds) play(rank, fold);
       for (Merge const& merge : round.merges) play(rank, merge);
+      for (Finish const& finish : round.finishes) play(rank, finish);
     }
-    for (auto& [rank, slot, arrived] : arrivals) hold(rank, slot, std::move(arrived));
+    for (Arrival& arrival : arrivals) arrive(arrival.rank, arrival.receive, std::move(arrival.content));
   }
 
-  /// The content leaves the slot. States are moved, never copied: what two steps used would count twice.
-  Content take(int rank, SlotId slot) { return std::exchange(content(rank, slot), {}); }
+  void arrive(int rank, Transfer const& receive, Content content) {
+    Block const& block = plan_.block(receive.block);
+    Block const& whole = plan_.block(receive.whole);
+    if (receive.slot == at_rest) {
+      ended_[static_cast<std::size_t>(rank)].push_back(block);
+      return;
+    }
+    if (!block.within(whole) || (block.tensor == Tensor::state && block.slice != whole.slice)) {
+      fault(Law::residency, rank, "{} is received as a piece of {}", describe(block), describe(whole));
+      return;
+    }
+    Content const& held = this->content(rank, receive.slot);
+    bool const joins = held.block == whole && block.tensor != Tensor::state && !held.has(block.slice) &&
+                       block.slice != whole.slice;
+    if (joins) {
+      for (Slice const part : held.parts) {
+        if (!intersect(part, block.slice).empty()) {
+          fault(Law::residency, rank, "{} is received over rows that are there", describe(block));
+        }
+      }
+      content.parts = held.parts;
+    } else {
+      content.parts.clear();
+    }
+    content.block = whole;
+    content.add(block.slice);
+    hold(rank, receive.slot, std::move(content));
+  }
+
+  /// The rows leave the slot. States are moved, never copied: what two steps used would count twice.
+  Content take(int rank, SlotId slot, Slice rows) {
+    Content& held = content(rank, slot);
+    Content taken = held;
+    held.remove(rows);
+    if (held.parts.empty()) held = {};
+    return taken;
+  }
 
   void hold(int rank, SlotId slot, Content what) {
     Content const& before = content(rank, slot);
@@ -169,13 +247,12 @@ class Verifier {
     Round const round = program(rank).round(round_);
     std::vector<SlotId> receiving;
     std::vector<SlotId> sending;
-    for (Transfer const& receive : round.receives) receiving.push_back(receive.slot);
+    for (Transfer const& receive : round.receives) {
+      if (receive.slot != at_rest) receiving.push_back(receive.slot);
+    }
     for (Transfer const& send : round.sends) sending.push_back(send.slot);
     std::ranges::sort(receiving);
     std::ranges::sort(sending);
-    if (auto const twice = std::ranges::adjacent_find(receiving); twice != receiving.end()) {
-      fault(Law::residency, rank, "two blocks are received into slot {}", *twice);
-    }
     auto const untouched = [&](SlotId slot, std::string_view step) {
       if (slot != at_rest && std::ranges::binary_search(receiving, slot)) {
         fault(Law::residency, rank, "slot {} is received into while a {} uses it", slot, step);
@@ -197,49 +274,62 @@ class Verifier {
       untouched(merge.from, "merge");
       writable(merge.into, "merge");
     }
+    for (Finish const& finish : round.finishes) {
+      untouched(finish.from, "finish");
+      if (finish.into != at_rest) writable(finish.into, "finish");
+    }
   }
 
-  /// Whether `block` can be read from `slot` of `rank` now: it is the rank's own input, or what the slot
-  /// holds.
+  /// Whether the rank's layout owns the rows of the block.
+  bool owns(int rank, Block const& block) const {
+    Layout const& layout = block.tensor == Tensor::kv ? plan_.layouts.kv : plan_.layouts.q;
+    return block.home == rank &&
+           std::ranges::any_of(layout.slices(rank), [&](Slice slice) { return slice.contains(block.slice); });
+  }
+
   bool resident(int rank, Block const& block, SlotId slot, std::string_view step) {
+    return resident(rank, block, slot, block, step);
+  }
+  /// Whether `block` can be read from `slot` of `rank` now: it is the rank's own input, or a piece of `whole`
+  /// that the slot holds.
+  bool resident(int rank, Block const& block, SlotId slot, Block const& whole, std::string_view step) {
     if (slot == at_rest) {
-      if (block.tensor != Tensor::state && block.home == rank) return true;
+      if ((block.tensor == Tensor::q || block.tensor == Tensor::kv) && owns(rank, block)) return true;
       fault(Law::residency, rank, "a {} reads {} at rest, which is not the rank's own", step,
             describe(block));
       return false;
     }
     Content const& held = content(rank, slot);
-    if (held.block == block) return true;
+    if (held.block == whole && block.within(whole) && held.has(block.slice)) return true;
     fault(Law::residency, rank, "a {} reads {} from slot {}, which holds {}", step, describe(block), slot,
           held.block ? describe(*held.block) : "nothing");
     return false;
   }
 
-  void collect_arrivals(int rank, std::vector<std::tuple<int, SlotId, Content>>& arrivals) {
+  void collect_arrivals(int rank, std::vector<Arrival>& arrivals) {
     Round const round = program(rank).round(round_);
     for (Transfer const& send : round.sends) {
       Block const& block = plan_.block(send.block);
-      if (!resident(rank, block, send.slot, "send")) continue;
-      Content travelling =
-          block.tensor == Tensor::state ? take(rank, send.slot) : Content{.block = block, .folded = {}};
-      if (auto const slot = receiving_slot(rank, send)) {
-        arrivals.emplace_back(send.peer, *slot, std::move(travelling));
+      if (!resident(rank, block, send.slot, plan_.block(send.whole), "send")) continue;
+      Content travelling = block.tensor == Tensor::state ? take(rank, send.slot, block.slice) : Content{};
+      if (Transfer const* const receive = receive_of(rank, send)) {
+        arrivals.push_back({send.peer, *receive, std::move(travelling)});
       }
     }
   }
 
   /// Messages between two ranks match in order: the n-th send to a peer meets the peer's n-th receive from
   /// here.
-  std::optional<SlotId> receiving_slot(int rank, Transfer const& send) const {
+  Transfer const* receive_of(int rank, Transfer const& send) const {
     std::ptrdiff_t before = 0;
     for (Transfer const& earlier : program(rank).round(round_).sends) {
       if (&earlier == &send) break;
       if (earlier.peer == send.peer) ++before;
     }
     for (Transfer const& receive : program(send.peer).round(round_).receives) {
-      if (receive.peer == rank && before-- == 0) return receive.slot;
+      if (receive.peer == rank && before-- == 0) return &receive;
     }
-    return std::nullopt;
+    return nullptr;
   }
 
   void play(int rank, Fold const& fold) {
@@ -254,10 +344,10 @@ class Verifier {
       fault(Law::residency, rank, "a fold writes its state over an operand, slot {}", fold.state);
       return;
     }
-    Content next{.block = state_of(q), .folded = {}};
+    Content next{.block = state_of(q), .parts = {q.slice}, .folded = {}};
     if (fold.start == Start::carried) {
       if (!resident(rank, *next.block, fold.state, "fold")) return;
-      next = take(rank, fold.state);
+      next = take(rank, fold.state, q.slice);
     }
     next.folded.push_back(fold.kv);
     hold(rank, fold.state, std::move(next));
@@ -270,10 +360,10 @@ class Verifier {
       fault(Law::residency, rank, "{} is merged into itself", describe(state));
       return;
     }
-    Content next = take(rank, merge.from);
+    Content next = take(rank, merge.from, state.slice);
     if (merge.start == Start::carried) {
       if (!resident(rank, state, merge.into, "merge")) return;
-      auto const more = take(rank, merge.into).folded;
+      auto const more = take(rank, merge.into, state.slice).folded;
       next.folded.insert(next.folded.end(), more.begin(), more.end());
     }
     hold(rank, merge.into, std::move(next));
@@ -281,7 +371,6 @@ class Verifier {
 
   void check_end(int rank) {
     check_homecoming(rank);
-    for (Finish const& finish : program(rank).finishes) check_coverage(rank, finish);
     for (Content const& left : contents_[static_cast<std::size_t>(rank)]) {
       if (left.block && left.block->tensor == Tensor::state) {
         fault(Law::homecoming, rank, "{} is left over at the end", describe(*left.block));
@@ -296,30 +385,43 @@ class Verifier {
     }
   }
 
-  /// The finished blocks tile (the rank's rows) × (all heads) exactly.
+  /// The blocks that ended tile (the rank's rows) × (all heads) exactly.
   void check_homecoming(int rank) {
-    std::vector<Block> ended;
+    std::vector<Block>& ended = ended_[static_cast<std::size_t>(rank)];
+    std::ranges::sort(ended, {}, [](Block const& block) { return block.slice.begin; });
     double covered = 0.0;
-    for (Finish const& finish : program(rank).finishes) {
-      Block const& state = plan_.block(finish.state);
-      bool const mine = std::ranges::any_of(plan_.layouts.q.slices(rank),
-                                            [&](Slice slice) { return slice.contains(state.slice); });
-      if (!mine || state.home != rank) {
-        fault(Law::homecoming, rank, "finishes {}, whose rows it does not own", describe(state));
+    for (std::size_t i = 0; i < ended.size(); ++i) {
+      Block const& block = ended[i];
+      if (!owns(rank, block)) {
+        fault(Law::homecoming, rank, "gets {}, whose rows it does not own", describe(block));
       }
-      for (Block const& other : ended) {
+      for (std::size_t j = i + 1; j < ended.size() && ended[j].slice.begin < block.slice.end; ++j) {
         bool const heads_meet =
-            std::max(other.heads.begin, state.heads.begin) < std::min(other.heads.end, state.heads.end);
-        if (heads_meet && !intersect(other.slice, state.slice).empty()) {
-          fault(Law::homecoming, rank, "finishes {} twice", describe(state));
+            std::max(ended[j].heads.begin, block.heads.begin) < std::min(ended[j].heads.end, block.heads.end);
+        if (heads_meet && !intersect(ended[j].slice, block.slice).empty()) {
+          fault(Law::homecoming, rank, "{} is finished twice", describe(block));
         }
       }
-      ended.push_back(state);
-      covered += static_cast<double>(state.slice.size()) * static_cast<double>(state.heads.size());
+      covered += static_cast<double>(block.slice.size()) * static_cast<double>(block.heads.size());
     }
     auto const owned =
         static_cast<double>(plan_.layouts.q.tokens(rank)) * static_cast<double>(plan_.problem.shape.kv_heads);
     if (covered < owned) fault(Law::homecoming, rank, "finishes {} of its {} row-heads", covered, owned);
+  }
+
+  void play(int rank, Finish const& finish) {
+    Block const& state = plan_.block(finish.state);
+    Block const& out = plan_.block(finish.out);
+    if (out.slice != state.slice || !(out.heads == state.heads)) {
+      fault(Law::homecoming, rank, "{} is finished as {}", describe(state), describe(out));
+      return;
+    }
+    check_coverage(rank, finish);
+    if (finish.into == at_rest) {
+      ended_[static_cast<std::size_t>(rank)].push_back(out);
+    } else {
+      hold(rank, finish.into, {.block = out, .parts = {out.slice}, .folded = {}});
+    }
   }
 
   /// The key/value blocks in a final state are disjoint where the mask keeps, and hold all that the mask
@@ -328,9 +430,9 @@ class Verifier {
     Block const& state = plan_.block(finish.state);
     Mask const& mask = plan_.problem.mask;
     std::vector<BlockId> folded;
-    if (finish.slot != at_rest) {
-      if (!resident(rank, state, finish.slot, "finish")) return;
-      folded = take(rank, finish.slot).folded;
+    if (finish.from != at_rest) {
+      if (!resident(rank, state, finish.from, "finish")) return;
+      folded = take(rank, finish.from, state.slice).folded;
     }
     std::ranges::sort(folded, {}, [&](BlockId id) { return plan_.block(id).slice.begin; });
     Index kept = 0;
@@ -358,6 +460,7 @@ class Verifier {
   std::size_t round_ = 0;
   std::vector<Violation> found_;
   std::vector<std::vector<Content>> contents_;       ///< [rank][slot]
+  std::vector<std::vector<Block>> ended_;            ///< [rank]: what arrived in the caller's output
   std::vector<std::vector<std::uint64_t>> largest_;  ///< [rank][slot]: bytes of the largest block held
 };
 

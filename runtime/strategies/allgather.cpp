@@ -3,7 +3,7 @@
 // reused.
 #include <utility>
 
-#include "plan_builder.hpp"
+#include "plait/plan_builder.hpp"
 #include "strategies.hpp"
 
 namespace plait {
@@ -29,7 +29,8 @@ void fold_and_release(PlanBuilder& plan, std::vector<Arrived> const& arrived) {
 
 /// For each piece of the blocks, P−1 rounds: in the d-th every rank sends to the rank d after it. What
 /// arrives is folded in the next round; a rank's own piece is folded in the first.
-Plan allgather_plan(Problem const& problem, Layouts const& layouts) {
+Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+  require_no_arguments("allgather", arguments);
   Index const pieces = pieces_to_travel(layouts.kv);
   PlanBuilder plan(problem, layouts, "allgather", pieces);
   int const ranks = plan.ranks();
@@ -51,7 +52,7 @@ Plan allgather_plan(Problem const& problem, Layouts const& layouts) {
   }
   fold_and_release(plan, arrived);
   plan.end_round();
-  return std::move(plan).finish();
+  return std::move(plan).finish_at_home();
 }
 
 }  // namespace plait

@@ -2,7 +2,7 @@
 // O) comes back from each visit to be merged at home. One head is split over ranks by its keys.
 #include "strategies.hpp"
 
-#include "plan_builder.hpp"
+#include "plait/plan_builder.hpp"
 
 namespace plait {
 namespace {
@@ -18,7 +18,8 @@ struct Visit {
 
 /// Stages of a visit, one round each: travel, fold at the host, return, merge at home. The visits to the rank
 /// at distance d travel in round d − 1, so all four stages of successive distances run at once.
-Plan passq_plan(Problem const& problem, Layouts const& layouts) {
+Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+  require_no_arguments("passq", arguments);
   PlanBuilder plan(problem, layouts, "passq");
   int const ranks = plan.ranks();
   std::vector<Visit> arrived;
@@ -62,7 +63,7 @@ Plan passq_plan(Problem const& problem, Layouts const& layouts) {
     }
     plan.end_round();
   }
-  return std::move(plan).finish();
+  return std::move(plan).finish_at_home();
 }
 
 }  // namespace plait

@@ -1,4 +1,4 @@
-#include "plan_builder.hpp"
+#include "plait/plan_builder.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -30,14 +30,9 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
   rank_states_.resize(count);
   plan_.programs.resize(count);
   HeadRange const heads{0, problem.shape.kv_heads};
-  auto const add = [&](Tensor tensor, Slice slice, int home) {
-    plan_.blocks.push_back({.tensor = tensor, .slice = slice, .heads = heads, .home = home});
-    return static_cast<BlockId>(plan_.blocks.size() - 1);
-  };
   for (int rank = 0; rank < ranks(); ++rank) {
     for (Slice const slice : layouts.q.slices(rank)) {
-      at(q_blocks_, rank).push_back(add(Tensor::q, slice, rank));
-      add(Tensor::state, slice, rank);  // state_of(q) is the next id
+      at(q_blocks_, rank).push_back(add_q(slice, heads, rank));
     }
     at(kv_blocks_, rank).resize(static_cast<std::size_t>(kv_pieces));
     for (Slice const slice : layouts.kv.slices(rank)) {
@@ -45,11 +40,26 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
         Slice const part{slice.begin + slice.size() * piece / kv_pieces,
                          slice.begin + slice.size() * (piece + 1) / kv_pieces};
         if (part.empty()) continue;
-        at(kv_blocks_, rank)[static_cast<std::size_t>(piece)].push_back(add(Tensor::kv, part, rank));
+        at(kv_blocks_, rank)[static_cast<std::size_t>(piece)].push_back(add_kv(part, heads, rank));
       }
     }
   }
-  home_states_.assign(plan_.blocks.size(), at_rest);
+}
+
+BlockId PlanBuilder::add(Tensor tensor, Slice slice, HeadRange heads, int home) {
+  plan_.blocks.push_back({.tensor = tensor, .slice = slice, .heads = heads, .home = home});
+  return static_cast<BlockId>(plan_.blocks.size() - 1);
+}
+
+BlockId PlanBuilder::add_q(Slice slice, HeadRange heads, int home) {
+  BlockId const q = add(Tensor::q, slice, heads, home);
+  add(Tensor::state, slice, heads, home);
+  add(Tensor::out, slice, heads, home);
+  return q;
+}
+
+BlockId PlanBuilder::add_kv(Slice slice, HeadRange heads, int home) {
+  return add(Tensor::kv, slice, heads, home);
 }
 
 bool PlanBuilder::meet(BlockId q, BlockId kv) const {
@@ -87,9 +97,15 @@ void PlanBuilder::release(int rank, SlotId id) {
 
 SlotId PlanBuilder::send(int from, SlotId from_slot, int to, BlockId id) {
   SlotId const to_slot = acquire(to, id);
-  at(plan_.programs, from).sends.push_back({.peer = to, .block = id, .slot = from_slot});
-  at(plan_.programs, to).receives.push_back({.peer = from, .block = id, .slot = to_slot});
+  send({from, from_slot, id}, {to, to_slot, id}, id);
   return to_slot;
+}
+
+void PlanBuilder::send(Place from, Place to, BlockId id) {
+  at(plan_.programs, from.rank)
+      .sends.push_back({.peer = to.rank, .block = id, .slot = from.slot, .whole = from.whole});
+  at(plan_.programs, to.rank)
+      .receives.push_back({.peer = from.rank, .block = id, .slot = to.slot, .whole = to.whole});
 }
 
 Start PlanBuilder::start_of(int rank, SlotId state) {
@@ -107,6 +123,7 @@ void PlanBuilder::fold(int rank, BlockId q, SlotId q_slot, BlockId kv, SlotId kv
 }
 
 SlotId PlanBuilder::home_state(int rank, BlockId q) {
+  home_states_.resize(plan_.blocks.size(), at_rest);
   SlotId& state = home_states_[static_cast<std::size_t>(q)];
   if (state == at_rest) state = acquire(rank, state_of(q));
   return state;
@@ -117,9 +134,17 @@ void PlanBuilder::fold_at_home(int rank, BlockId q, BlockId kv, SlotId kv_slot) 
 }
 
 void PlanBuilder::merge_at_home(int rank, BlockId q, SlotId from) {
-  SlotId const into = home_state(rank, q);
+  merge(rank, q, from, home_state(rank, q));
+}
+
+void PlanBuilder::merge(int rank, BlockId q, SlotId from, SlotId into) {
   at(plan_.programs, rank)
       .merges.push_back({.state = state_of(q), .from = from, .into = into, .start = start_of(rank, into)});
+}
+
+void PlanBuilder::finish(int rank, BlockId q, SlotId from, SlotId into) {
+  at(plan_.programs, rank)
+      .finishes.push_back({.state = state_of(q), .from = from, .out = out_of(q), .into = into});
 }
 
 void PlanBuilder::end_round() {
@@ -128,29 +153,54 @@ void PlanBuilder::end_round() {
     program.ends.push_back({.sends = static_cast<std::uint32_t>(program.sends.size()),
                             .receives = static_cast<std::uint32_t>(program.receives.size()),
                             .folds = static_cast<std::uint32_t>(program.folds.size()),
-                            .merges = static_cast<std::uint32_t>(program.merges.size())});
+                            .merges = static_cast<std::uint32_t>(program.merges.size()),
+                            .finishes = static_cast<std::uint32_t>(program.finishes.size())});
     RankState& state = at(rank_states_, rank);
     for (SlotId const id : state.released) slot(rank, id).free = true;
     state.released.clear();
   }
 }
 
-Plan PlanBuilder::finish() && {
-  std::size_t rounds = 0;  // the last round in which any rank has a step
+void PlanBuilder::drop_empty_rounds() {
+  std::size_t const rounds = plan_.programs.empty() ? 0 : plan_.programs.front().ends.size();
+  std::vector<bool> used(rounds);
   for (Program const& program : plan_.programs) {
-    std::size_t used = program.ends.size();
-    while (used > 0 && program.ends[used - 1] == (used > 1 ? program.ends[used - 2] : Program::Cut{})) --used;
-    rounds = std::max(rounds, used);
-  }
-  for (int rank = 0; rank < ranks(); ++rank) {
-    Program& program = at(plan_.programs, rank);
-    program.ends.resize(rounds);
-    for (BlockId const q : q_blocks(rank)) {
-      program.finishes.push_back({.state = state_of(q), .slot = home_states_[static_cast<std::size_t>(q)]});
+    for (std::size_t round = 0; round < rounds; ++round) {
+      Program::Cut const before = round == 0 ? Program::Cut{} : program.ends[round - 1];
+      if (!(program.ends[round] == before)) used[round] = true;
     }
-    for (Slot const& used : at(rank_states_, rank).slots) program.slots.push_back(used.bytes);
+  }
+  for (Program& program : plan_.programs) {
+    std::size_t kept = 0;
+    for (std::size_t round = 0; round < rounds; ++round) {
+      if (used[round]) program.ends[kept++] = program.ends[round];
+    }
+    program.ends.resize(kept);
+  }
+}
+
+Plan PlanBuilder::done() && {
+  drop_empty_rounds();
+  for (int rank = 0; rank < ranks(); ++rank) {
+    for (Slot const& used : at(rank_states_, rank).slots) {
+      at(plan_.programs, rank).slots.push_back(used.bytes);
+    }
   }
   return std::move(plan_);
+}
+
+Plan PlanBuilder::finish_at_home() && {
+  drop_empty_rounds();
+  home_states_.resize(plan_.blocks.size(), at_rest);
+  for (int rank = 0; rank < ranks(); ++rank) {
+    Program& program = at(plan_.programs, rank);
+    for (BlockId const q : q_blocks(rank)) {
+      finish(rank, q, home_states_[static_cast<std::size_t>(q)], at_rest);
+    }
+    if (program.ends.empty()) program.ends.emplace_back();
+    program.ends.back().finishes = static_cast<std::uint32_t>(program.finishes.size());
+  }
+  return std::move(*this).done();
 }
 
 }  // namespace plait

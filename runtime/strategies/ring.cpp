@@ -1,6 +1,6 @@
 // Ring (pass-KV): queries stay; key/value blocks travel from rank to next rank, one hop a round. With few
 // ranks the blocks are cut, and the pieces go round one after the other.
-#include "plan_builder.hpp"
+#include "plait/plan_builder.hpp"
 #include "strategies.hpp"
 
 namespace plait {
@@ -52,7 +52,8 @@ void play(PlanBuilder& plan, std::vector<Traveller>& on_their_way, int hop) {
 
 /// The pieces take turns of P−1 rounds; the last fold of a turn falls into the first round of the next, so
 /// every round but the last has a transfer to hide.
-Plan ring_plan(Problem const& problem, Layouts const& layouts) {
+Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+  require_no_arguments("ring", arguments);
   Index const pieces = pieces_to_travel(layouts.kv);
   PlanBuilder plan(problem, layouts, "ring", pieces);
   int const last_hop = plan.ranks() - 1;
@@ -68,7 +69,7 @@ Plan ring_plan(Problem const& problem, Layouts const& layouts) {
   }
   play(plan, arriving, last_hop);
   plan.end_round();
-  return std::move(plan).finish();
+  return std::move(plan).finish_at_home();
 }
 
 }  // namespace plait

@@ -168,14 +168,15 @@ TEST(AttendFlags, CheckTakesRowsOrNone) {
   EXPECT_FALSE(parse_attend({"--input", "x"}).checks);
   EXPECT_EQ(parse_attend({"--input", "x", "--check", "--causal"}).check_rows, std::nullopt);
   EXPECT_EQ(parse_attend({"--input", "x", "--check", "2K"}).check_rows, 2048);
-  EXPECT_EQ(timeout_of({"--input", "x", "--timeout", "2.5"}), std::chrono::milliseconds(2500));
-  EXPECT_EQ(timeout_of({"--timeout", "soon"}), std::chrono::seconds(60));
+  EXPECT_EQ(timeout_of({"--input", "x", "--timeout", "2.5"}, attend_flags()),
+            std::chrono::milliseconds(2500));
+  EXPECT_EQ(timeout_of({"--timeout", "soon"}, attend_flags()), std::chrono::seconds(60));
 }
 
 TEST(AttendFlags, ReadsDeviceAndTransport) {
-  EXPECT_EQ(parse_attend({"--input", "x"}).device, "auto");
-  EXPECT_EQ(parse_attend({"--input", "x", "--device", "cuda", "--share-gpu"}).share_gpu, true);
-  EXPECT_EQ(parse_attend({"--input", "x", "--transport", "nccl"}).transport, TransportKind::nccl);
+  EXPECT_EQ(parse_attend({"--input", "x"}).run.device, "auto");
+  EXPECT_EQ(parse_attend({"--input", "x", "--device", "cuda", "--share-gpu"}).run.share_gpu, true);
+  EXPECT_EQ(parse_attend({"--input", "x", "--transport", "nccl"}).run.transport, TransportKind::nccl);
   EXPECT_THROW((void)parse_attend({"--input", "x", "--device", "tpu"}), UsageError);
 }
 

@@ -21,7 +21,7 @@ expect() {
 }
 
 expect 0 1 "  attend " "$plait" --help
-for subcommand in attend plan generate info; do
+for subcommand in attend plan study generate info; do
   expect 0 1 "Exit codes: 0 done, 1 failed, 2 usage, 3 check failed, 75" "$plait" $subcommand --help
   expect 0 1 "Examples:" "$plait" $subcommand --help
 done
@@ -29,7 +29,7 @@ expect 2 1 "did you mean attend?" "$plait" attned
 expect 2 1 "which subcommand?" "$plait"
 expect 2 1 "did you mean --causal?" "$plait" plan --tokens 8 --causl
 expect 2 1 "--ranks 0: expected a whole number from 1" "$plait" plan --tokens 8 --ranks 0
-expect 2 1 "--strategy rnig: expected one of auto" "$plait" plan --tokens 8 --strategy rnig
+expect 2 1 "strategy 'rnig': must be one of ring, allgather" "$plait" plan --tokens 8 --strategy rnig
 expect 2 1 "--input is missing" "$plait" attend
 expect 2 1 "did you mean --strategy?" "${mpi[@]}" "$plait" attend --strateg ring
 expect 2 1 "--documents: the lengths sum to 7" "${mpi[@]}" "$plait" attend --input "$input" --documents 3,4

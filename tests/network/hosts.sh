@@ -5,25 +5,28 @@ set -u
 
 usage() {
   cat <<'EOF'
-usage: hosts.sh [--hosts N] [--rate RATE] [--ranks-per-host R] [--link-down-after SECONDS] -- COMMAND ARG…
+usage: hosts.sh [--hosts N] [--rate RATE] [--ranks-per-host R] [--link-down-after SECONDS] [--once] -- COMMAND ARG…
 
 Runs COMMAND as N × R ranks of mpirun on N hosts (network namespaces), whose links carry RATE each way.
   --hosts N                  default 2
   --rate RATE                as tc writes it: 1gbit (default), 4gbit, 100mbit
   --ranks-per-host R         default 1
   --link-down-after SECONDS  cuts the last host's link so long after the job's start, and prints a line
+  --once                     runs COMMAND once, on the first host; there "$PLAIT_RANKS" COMMAND2 ARG… starts a job of
+                             N × R ranks, as often as it likes
 
 Needs root, ip and tc (iproute2). Exit code: mpirun's; 77 if namespaces cannot be made here; 2 on wrong usage.
 EOF
 }
 
-hosts=2 rate=1gbit ranks_per_host=1 link_down_after=
+hosts=2 rate=1gbit ranks_per_host=1 link_down_after= once=
 while [ $# -gt 0 ]; do
   case "$1" in
     --hosts) hosts=$2; shift 2 ;;
     --rate) rate=$2; shift 2 ;;
     --ranks-per-host) ranks_per_host=$2; shift 2 ;;
     --link-down-after) link_down_after=$2; shift 2 ;;
+    --once) once=yes; shift ;;
     --help) usage; exit 0 ;;
     --) shift; break ;;
     *) echo "hosts.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
@@ -100,14 +103,23 @@ if [ -n "$link_down_after" ]; then
   cutter=$!
 fi
 
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# Starts a job of ranks; for use on the first host.
 # The eager limit and the large sends let an exchange in both directions reach the link's rate; keepalive lets mpirun
 # notice a host that is gone within 8 seconds, after the deadlines of ranks that are tested here.
-"$work/agent" "${names[0]}" exec "$(printf '%q ' mpirun \
-  --mca plm_rsh_agent "$work/agent" --host "$(IFS=,; echo "${slots[*]}")" -np "$((hosts * ranks_per_host))" \
-  --mca pml ob1 --mca btl tcp,vader,self --mca btl_tcp_if_include "$subnet.0/24" \
-  --mca oob_tcp_if_include "$subnet.0/24" --bind-to none --mca mpi_yield_when_idle 1 \
-  --mca btl_tcp_eager_limit 16777216 --mca btl_tcp_max_send_size 16777216 --mca btl_tcp_flags 1 \
-  --mca btl_tcp_sndbuf 0 --mca btl_tcp_rcvbuf 0 \
-  --mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3 \
-  -x OMP_NUM_THREADS "$@")"
+cat > "$work/ranks" <<EOF
+#!/usr/bin/env bash
+exec mpirun \\
+  --mca plm_rsh_agent "$work/agent" --host "$(IFS=,; echo "${slots[*]}")" -np $((hosts * ranks_per_host)) \\
+  --mca pml ob1 --mca btl tcp,vader,self --mca btl_tcp_if_include $subnet.0/24 \\
+  --mca oob_tcp_if_include $subnet.0/24 --bind-to none --mca mpi_yield_when_idle 1 \\
+  --mca btl_tcp_eager_limit 16777216 --mca btl_tcp_max_send_size 16777216 --mca btl_tcp_flags 1 \\
+  --mca btl_tcp_sndbuf 0 --mca btl_tcp_rcvbuf 0 \\
+  --mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3 \\
+  -x OMP_NUM_THREADS "\$@"
+EOF
+chmod +x "$work/ranks"
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PLAIT_RANKS="$work/ranks"
+command=("$PLAIT_RANKS" "$@")
+[ -z "$once" ] || command=("$@")
+"$work/agent" "${names[0]}" exec "$(printf '%q ' "${command[@]}")"

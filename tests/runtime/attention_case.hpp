@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -244,5 +245,10 @@ class AttentionCase {
   std::unique_ptr<DeviceMemory> device_out_;
   std::unique_ptr<DeviceMemory> device_lse_;
 };
+
+inline void expect_within(Verdict const& verdict) {
+  EXPECT_LE(verdict.out_error, verdict.out_tolerance);
+  EXPECT_LE(verdict.lse_error, verdict.lse_tolerance);
+}
 
 }  // namespace plait::test

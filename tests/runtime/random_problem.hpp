@@ -76,4 +76,23 @@ inline Layouts random_layouts(Random& random, Mask const& mask, int ranks) {
   }
 }
 
+/// Every variant of every strategy that can do the problem: all grids, all nodes that divide the ranks.
+inline std::vector<std::string> all_variants(Problem const& problem, Layouts const& layouts) {
+  int const ranks = layouts.q.ranks();
+  std::vector<std::string> names = {"ring", "allgather", "passq", "tree", "tree:direct"};
+  for (int a = 1; a <= ranks; ++a) {
+    if (ranks % a != 0) continue;
+    std::string const b = std::to_string(ranks / a);
+    names.push_back("mesh:" + std::to_string(a) + "x" + b);
+    names.push_back("hierarchical:" + std::to_string(a) + "x" + b);
+    if (a == 1 || a > problem.shape.kv_heads) continue;
+    for (int rows = 1; rows <= ranks / a; ++rows) {
+      if (ranks / a % rows != 0) continue;
+      names.push_back("ulysses:" + std::to_string(a) + "+mesh:" + std::to_string(rows) + "x" +
+                      std::to_string(ranks / a / rows));
+    }
+  }
+  return names;
+}
+
 }  // namespace plait::test

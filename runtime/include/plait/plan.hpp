@@ -24,18 +24,25 @@ struct HeadRange {
   friend constexpr bool operator==(HeadRange, HeadRange) = default;
 };
 
-/// What a block is a piece of. `kv` is the keys, then the values; `state` is m, then l, then O.
-enum class Tensor : std::uint8_t { q, kv, state };
+/// What a block is a piece of. `kv` is the keys, then the values; `state` is m, then l, then O; `out` is the
+/// output, then the lse: rows that are finished away from home.
+enum class Tensor : std::uint8_t { q, kv, state, out };
 [[nodiscard]] std::string_view name(Tensor tensor);
 
 /// A named piece of a tensor: all batch entries of the tokens in `slice`, for `heads`. `home` is the rank
-/// whose layout owns the rows. A state block has the slice and heads of the query block whose rows it
-/// describes.
+/// whose layout owns the rows, or `gathered` if they are the rows of several ranks. A state or out block has
+/// the slice and heads of the query block whose rows it describes.
 struct Block {
+  static constexpr int gathered = -1;
+
   Tensor tensor = Tensor::q;
   Slice slice;
   HeadRange heads;
   int home = 0;
+  /// Whether it is a piece, or all, of `whole`.
+  [[nodiscard]] constexpr bool within(Block const& whole) const {
+    return tensor == whole.tensor && heads == whole.heads && whole.slice.contains(slice);
+  }
   friend constexpr bool operator==(Block const&, Block const&) = default;
 };
 using BlockId = std::int32_t;
@@ -45,15 +52,18 @@ using BlockId = std::int32_t;
 /// "kv [0, 512) of rank 3".
 [[nodiscard]] std::string describe(Block const& block);
 
-/// A place in a rank's memory: `at_rest` is the caller's own tensor, otherwise an index of Program::slots.
+/// A place in a rank's memory: `at_rest` is the caller's own tensor (an input, or the output), otherwise an
+/// index of Program::slots.
 using SlotId = std::int32_t;
 inline constexpr SlotId at_rest = -1;
 
-/// One block to (send) or from (receive) `peer`; `slot` is where it is read or written on this rank.
+/// One block to (send) or from (receive) `peer`; `slot` is where it is read or written on this rank. The slot
+/// is laid out as block `whole`: `block` itself, or one that it is a piece of.
 struct Transfer {
   std::int32_t peer = 0;
   BlockId block = 0;
   SlotId slot = at_rest;
+  BlockId whole = 0;
   friend constexpr bool operator==(Transfer const&, Transfer const&) = default;
 };
 
@@ -77,35 +87,39 @@ struct Merge {
   friend constexpr bool operator==(Merge const&, Merge const&) = default;
 };
 
-/// The final state of block `state` lies in `slot`; no slot (at_rest) if its rows see no key at all.
+/// out ← finish(state): the final state of block `state`, in slot `from` (at_rest if its rows see no key at
+/// all), is rounded to block `out`, in slot `into` (at_rest: the caller's own output).
 struct Finish {
   BlockId state = 0;
-  SlotId slot = at_rest;
+  SlotId from = at_rest;
+  BlockId out = 0;
+  SlotId into = at_rest;
   friend constexpr bool operator==(Finish const&, Finish const&) = default;
 };
 
-/// The transfers in flight while these folds and merges run: first all folds in order, then all merges. What
-/// a round receives can be used from the next round on.
+/// The transfers in flight while these steps run: all folds in order, then all merges, then all finishes.
+/// What a round receives can be used from the next round on.
 struct Round {
   std::span<Transfer const> sends;
   std::span<Transfer const> receives;
   std::span<Fold const> folds;
   std::span<Merge const> merges;
+  std::span<Finish const> finishes;
 };
 
 /// One rank's rounds. Steps of one kind lie in one array, cut by round: a plan of 4,096 ranks has tens of
 /// millions of them.
 struct Program {
   struct Cut {
-    std::uint32_t sends = 0, receives = 0, folds = 0, merges = 0;
+    std::uint32_t sends = 0, receives = 0, folds = 0, merges = 0, finishes = 0;
     friend constexpr bool operator==(Cut const&, Cut const&) = default;
   };
   std::vector<Transfer> sends;
   std::vector<Transfer> receives;
   std::vector<Fold> folds;
   std::vector<Merge> merges;
+  std::vector<Finish> finishes;
   std::vector<Cut> ends;             ///< ends[r]: where round r's steps end in each array
-  std::vector<Finish> finishes;      ///< after the last round
   std::vector<std::uint64_t> slots;  ///< bytes of each slot
 
   [[nodiscard]] std::size_t rounds() const { return ends.size(); }

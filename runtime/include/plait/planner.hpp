@@ -15,6 +15,7 @@ struct Candidate {
   std::string strategy;
   std::string layout;
   double predicted_seconds = 0.0;
+  Spent critical = {};            ///< what the predicted time is made of
   std::uint64_t bytes_max = 0;    ///< sent by the rank that sends most
   std::uint64_t slots_bytes = 0;  ///< of the rank that needs most
   std::string refused;            ///< why it cannot be; empty if it can
@@ -26,8 +27,9 @@ struct Choice {
   std::vector<Candidate> candidates;  ///< all that were weighed, in a fixed order
 };
 
-/// Weighs the candidates that `strategy` and `layout` allow ("auto" = all strategies; the layout that
-/// make_layouts picks) and takes the one with the least predicted time, then fewest bytes. Deterministic.
+/// Weighs the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a grid:
+/// all grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced, and
+/// those before it) and takes the one with the least predicted time, then fewest bytes. Deterministic.
 /// @throws InvalidProblem if none is possible, with the reasons
 [[nodiscard]] Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy,
                                  std::string_view layout, Machine const& machine = {});

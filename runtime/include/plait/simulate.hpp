@@ -1,31 +1,44 @@
 // How long a plan takes on a machine described by numbers: the plan's own rounds, event by event.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <vector>
 
+#include "plait/machine.hpp"
 #include "plait/plan.hpp"
 #include "plait/timeline.hpp"
 
 namespace plait {
 
-/// One level of machine: equal ranks, each with one full-duplex link.
-struct Machine {
-  double flops_per_second = 50e9;        ///< of one rank's folds
-  double bytes_per_second = 1e9;         ///< of one rank's link, each way
-  double latency_seconds = 20e-6;        ///< per message
-  double memory_bytes_per_second = 5e9;  ///< of merges and finishes: bytes read and written
+/// Seconds by what they were spent on.
+struct Spent {
+  double fold = 0.0;
+  double merge = 0.0;    ///< and finishes
+  double node = 0.0;     ///< transfers within a node: on the link, and waiting for it
+  double network = 0.0;  ///< transfers between nodes
+  double latency = 0.0;
+  [[nodiscard]] double total() const { return fold + merge + node + network + latency; }
 };
 
 struct Simulation {
   double seconds = 0.0;                      ///< until the last rank is done
   std::vector<double> exposed_comm_seconds;  ///< per rank: waiting for transfers with nothing to compute
-  Timeline timeline;                         ///< empty unless asked for
+  std::vector<std::uint64_t> network_bytes;  ///< per rank: sent to other nodes
+  /// The chain of steps, each of which waited for the one before, that ends last; its total is `seconds`.
+  Spent critical;
+  int critical_rank = 0;  ///< where it ends
+  Timeline timeline;      ///< empty unless asked for
 };
 
 enum class Record : std::uint8_t { nothing, timeline };
 
-/// A transfer of a round starts once both ranks have begun the round; a rank's messages share its link in
-/// order; a round ends for a rank when its folds, merges and transfers have.
+/// A rank's round: its folds, merges and finishes one after the other, while its transfers move. A transfer
+/// is ready once both ranks have begun the round. Both ranks' links of its level, and between nodes both
+/// nodes' ports, serve the transfers of a round in the order in which they become ready, each on its own; a
+/// transfer arrives when all have served it and the latency has passed. So no link idles while something is
+/// ready, as with flows that share it. A round ends for a rank when its steps and its transfers have.
+/// @throws InvalidProblem if a number of the machine cannot be
 [[nodiscard]] Simulation simulate(Plan const& plan, Machine const& machine, Record record);
 
 }  // namespace plait

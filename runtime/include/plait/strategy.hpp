@@ -4,24 +4,39 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "plait/plan.hpp"
 
 namespace plait {
 
-/// One way of splitting attention over ranks.
+/// What a strategy's variants may depend on.
+struct Group {
+  int ranks = 1;
+  int ranks_per_node = 1;  ///< consecutive ranks share a node; a number that does not divide: no nodes known
+};
+
+/// One way of splitting attention over ranks, or a family of them.
 struct Strategy {
   std::string_view name;
+  std::string_view form;     ///< how it is asked for: "mesh[:AxB]"
   std::string_view summary;  ///< one sentence for people
-  Plan (*make)(Problem const&, Layouts const&);
+  /// @param arguments  what follows the name and a colon, or nothing
+  Plan (*make)(Problem const&, Layouts const&, std::string_view arguments);
+  /// The names of the variants worth weighing, in a fixed order; its own name if it has none.
+  std::vector<std::string> (*variants)(Problem const&, Group const&);
 };
 
 /// All of them, in a fixed order.
 [[nodiscard]] std::span<Strategy const> strategies();
 
-/// Writes the plan of the strategy called `name`. Pure and deterministic: the same arguments give the same
-/// plan on every rank. @throws InvalidProblem if the name is unknown (naming those that exist), if the
-/// problem is invalid, or if the layouts are not for it
+/// The strategy of a name with or without arguments. @throws InvalidProblem if it is unknown, naming those
+/// that exist
+[[nodiscard]] Strategy const& strategy_of(std::string_view name);
+
+/// Writes the plan of the strategy called `name`, which may have arguments ("mesh:2x4"). Pure and
+/// deterministic: the same arguments give the same plan on every rank. @throws InvalidProblem if the name is
+/// unknown (naming those that exist), if the problem is invalid, or if the layouts are not for it
 [[nodiscard]] Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name);
 
 }  // namespace plait

@@ -28,8 +28,15 @@ class PlanBuilder {
   [[nodiscard]] std::vector<BlockId> const& kv_blocks(int rank, Index piece = 0) const {
     return at(kv_blocks_, rank)[static_cast<std::size_t>(piece)];
   }
-  /// The state block of the rows of query block `q`.
+  /// The state block, and the out block, of the rows of query block `q`.
   [[nodiscard]] BlockId state_of(BlockId q) const { return q + 1; }
+  [[nodiscard]] BlockId out_of(BlockId q) const { return q + 2; }
+
+  /// A query block, with its state and out blocks, or a key/value block, besides those that a rank owns
+  /// whole.
+  /// @param home  or Block::gathered
+  BlockId add_q(Slice slice, HeadRange heads, int home);
+  BlockId add_kv(Slice slice, HeadRange heads, int home);
 
   /// Whether the mask keeps any pair of the two blocks; of the block and anything that `rank` owns at rest.
   [[nodiscard]] bool meet(BlockId q, BlockId kv) const;
@@ -43,16 +50,30 @@ class PlanBuilder {
 
   /// Sends a block in this round; returns the slot of `to` that holds it from the next round on.
   SlotId send(int from, SlotId from_slot, int to, BlockId block);
+  /// One end of a transfer of a piece of a block: its slot, laid out as block `whole`.
+  struct Place {
+    int rank;
+    SlotId slot;
+    BlockId whole;
+  };
+  /// Sends a block in this round from one place to another.
+  void send(Place from, Place to, BlockId block);
   /// Folds into the state in slot `state`, from the identity if nothing was folded or merged into it before.
   void fold(int rank, BlockId q, SlotId q_slot, BlockId kv, SlotId kv_slot, SlotId state);
   /// Folds into the rank's own state of `q`, which it keeps until the end.
   void fold_at_home(int rank, BlockId q, BlockId kv, SlotId kv_slot);
   /// Merges the state in slot `from` into the rank's own state of `q`, which it keeps until the end.
   void merge_at_home(int rank, BlockId q, SlotId from);
+  /// Merges the state of `q` in slot `from` into slot `into`, from the identity if nothing is there.
+  void merge(int rank, BlockId q, SlotId from, SlotId into);
+  /// Finishes the state of `q` in slot `from` (at_rest if it has no key) to `into`.
+  void finish(int rank, BlockId q, SlotId from, SlotId into);
   void end_round();
 
-  /// Drops empty rounds at the end, and writes down where each query block's final state lies.
-  [[nodiscard]] Plan finish() &&;
+  /// The plan, without the rounds in which no rank has a step.
+  [[nodiscard]] Plan done() &&;
+  /// The same, with all blocks of `q_blocks` finished at home in the last round.
+  [[nodiscard]] Plan finish_at_home() &&;
 
  private:
   struct Slot {
@@ -74,7 +95,9 @@ class PlanBuilder {
     return of[static_cast<std::size_t>(rank)];
   }
   Slot& slot(int rank, SlotId id) { return at(rank_states_, rank).slots[static_cast<std::size_t>(id)]; }
+  BlockId add(Tensor tensor, Slice slice, HeadRange heads, int home);
   SlotId home_state(int rank, BlockId q);
+  void drop_empty_rounds();
   Start start_of(int rank, SlotId state);
 
   Plan plan_;

@@ -1,0 +1,135 @@
+"""The truth harness's verdicts: rows of predicted against measured, as CSV and as Markdown."""
+
+import csv
+import dataclasses
+import statistics
+
+NEAR = 1.05  # a pick this close to the best measured time is as good as it
+
+
+@dataclasses.dataclass
+class Row:
+    """One plan of one case."""
+
+    case: str
+    strategy: str
+    layout: str
+    predicted_seconds: float
+    picked: bool  # by the planner
+    seconds: list  # medians of the jobs, one per round
+    planned_bytes: list  # sent, per rank, as the plan says
+    moved_bytes: list  # as the transport counted
+
+    @property
+    def measured_seconds(self):
+        return statistics.median(self.seconds)
+
+    @property
+    def error(self):
+        """Predicted over measured, less 1."""
+        return self.predicted_seconds / self.measured_seconds - 1
+
+    @property
+    def bytes_equal(self):
+        return self.planned_bytes == self.moved_bytes
+
+
+@dataclasses.dataclass
+class Case:
+    """What became of one case: its rows, and the reasons of strategies that refused it."""
+
+    name: str
+    words: str  # the problem in words
+    rows: list
+    skipped: int  # candidates predicted too slow to be worth a measurement
+    refused: list
+
+    @property
+    def best(self):
+        return min(self.rows, key=lambda row: row.measured_seconds)
+
+    @property
+    def picked(self):
+        return next(row for row in self.rows if row.picked)
+
+    @property
+    def regret(self):
+        """The pick's measured time over the best measured one's: 1 = nothing was faster."""
+        return self.picked.measured_seconds / self.best.measured_seconds
+
+
+def write_csv(path, cases, network):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*network, "case", "strategy", "layout", "picked", "measured_seconds", "measured_min",
+                         "measured_max", "predicted_seconds", "error", "planned_bytes_max", "moved_bytes_max",
+                         "bytes_equal"])
+        for case in cases:
+            for row in case.rows:
+                writer.writerow([*network.values(), case.name, row.strategy, row.layout, int(row.picked),
+                                 row.measured_seconds, min(row.seconds), max(row.seconds), row.predicted_seconds,
+                                 row.error, max(row.planned_bytes), max(row.moved_bytes), int(row.bytes_equal)])
+
+
+def milliseconds(seconds):
+    return f"{seconds * 1e3:.1f}"
+
+
+def name(row):
+    return f"`{row.strategy}` {row.layout}"
+
+
+def summary(cases):
+    """The figures that a sentence needs."""
+    rows = [row for case in cases for row in case.rows]
+    worst = max(rows, key=lambda row: abs(row.error))
+    return {
+        "rows": len(rows),
+        "bytes_equal": sum(row.bytes_equal for row in rows),
+        "median_error": statistics.median(abs(row.error) for row in rows),
+        "worst_error": worst.error,
+        "worst_row": f"{worst.case}: {name(worst)}",
+        "cases": len(cases),
+        "near": sum(case.regret <= NEAR for case in cases),
+        "worst_regret": max(case.regret for case in cases),
+    }
+
+
+def markdown(cases, network, facts):
+    total = summary(cases)
+    lines = [
+        "# Predicted against measured",
+        "",
+        f"{network['hosts']} hosts (network namespaces), {network['ranks']} ranks, links of {network['rate']} each way; "
+        f"{facts}.",
+        "",
+        f"- **Bytes**: planned and moved are equal, rank by rank, for {total['bytes_equal']} of {total['rows']} plans.",
+        f"- **Time**: the prediction is off by {total['median_error']:.0%} (median of the absolute error), at worst by "
+        f"{total['worst_error']:+.0%} ({total['worst_row']}).",
+        f"- **Pick**: the planner's own choice is within {NEAR - 1:.0%} of the best measured plan in {total['near']} of "
+        f"{total['cases']} cases; at worst it takes {total['worst_regret']:.2f} times as long.",
+        "",
+        "| case | picked | measured ms | best measured | measured ms | pick / best | median error | worst error |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for case in cases:
+        errors = [row.error for row in case.rows]
+        verdict = f"{case.regret:.2f}" + ("" if case.regret <= NEAR else " **!**")
+        lines.append(
+            f"| {case.name} | {name(case.picked)} | {milliseconds(case.picked.measured_seconds)} | {name(case.best)} | "
+            f"{milliseconds(case.best.measured_seconds)} | {verdict} | "
+            f"{statistics.median(map(abs, errors)):.0%} | {max(errors, key=abs):+.0%} |")
+    for case in cases:
+        lines += ["", f"## {case.name}", "", f"{case.words}.", "",
+                  "| plan | predicted ms | measured ms | lowest to highest | error | bytes sent, most | equal | |",
+                  "|---|---|---|---|---|---|---|---|"]
+        for row in sorted(case.rows, key=lambda row: row.measured_seconds):
+            lines.append(
+                f"| {name(row)} | {milliseconds(row.predicted_seconds)} | {milliseconds(row.measured_seconds)} | "
+                f"{milliseconds(min(row.seconds))} to {milliseconds(max(row.seconds))} | {row.error:+.0%} | "
+                f"{max(row.moved_bytes)} | {'yes' if row.bytes_equal else '**NO**'} | {'picked' if row.picked else ''} |")
+        if case.skipped:
+            lines += ["", f"Not measured: {case.skipped} plans predicted to be much slower than the pick."]
+        for strategy, reason in case.refused:
+            lines += ["", f"Refused: `{strategy}`: {reason}."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Predicted against measured: is the simulator right, and does the planner pick well?
+
+Makes hosts on one machine (network namespaces, tests/network/hosts.sh) whose links carry a given rate, calibrates a
+machine there (`plait calibrate`), and then, for each case (tokens, heads, mask), runs every plan that `plait plan`
+weighs, several times and in turn (round robin: this machine's speed drifts), with `plait attend`. Compares the bytes
+moved with those planned, the median time with the predicted one, and the planner's pick with the best measured plan.
+Writes truth.csv and truth.md, and the machine, to a folder. Needs root, iproute2, mpirun and build/bin/plait; exits with
+77 where hosts cannot be made. Leaves no namespace behind, also after a failure or an interrupt.
+
+    python3 bench/truth/truth.py                                         2 hosts, 1 Gbit/s: about ten minutes
+    python3 bench/truth/truth.py --hosts 4 --rate 4gbit --out FOLDER
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+
+import report
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+HOSTS = TOP / "tests/network/hosts.sh"
+SKIPPED = 77
+
+
+@dataclasses.dataclass
+class Problem:
+    """One case: sizes, heads, mask."""
+
+    queries: int
+    keys: int
+    heads: int
+    kv_heads: int
+    dim: int
+    dtype: str
+    mask: str
+
+    @property
+    def name(self):
+        tokens = f"{self.queries}" if self.queries == self.keys else f"{self.queries} × {self.keys}"
+        return f"{self.heads}:{self.kv_heads} heads, {tokens} tokens, {self.mask}"
+
+    @property
+    def shape_words(self):
+        return ["--tokens", self.queries, "--kv-tokens", self.keys, "--heads", self.heads, "--kv-heads", self.kv_heads,
+                "--dim", self.dim, "--dtype", self.dtype]
+
+    @property
+    def mask_words(self):
+        if self.mask == "causal documents":
+            lengths = [self.queries // 8, self.queries // 2, self.queries // 16]
+            return ["--causal", "--documents", ",".join(map(str, [*lengths, self.queries - sum(lengths)]))]
+        return ["--causal"] if self.mask == "causal" else []
+
+    @property
+    def words(self):
+        return (f"{self.queries} queries, {self.keys} keys, {self.heads} query over {self.kv_heads} key/value heads of "
+                f"{self.dim}, {self.dtype}, mask: {' '.join(self.mask_words) or 'full'}")
+
+
+def problems(sizes):
+    """Cases in which folds and transfers both matter on links of about 1 Gbit/s and cores of 20 to 60 GFLOP/s."""
+    if sizes == "tiny":
+        return [Problem(256, 256, 2, 1, 32, "f32", "causal"), Problem(16, 256, 2, 2, 32, "f32", "full")]
+    masked = [Problem(tokens, tokens, heads, kv_heads, 128, "f32", mask)
+              for tokens, heads, kv_heads in ((1024, 16, 16), (2048, 8, 2), (4096, 1, 1))
+              for mask in ("full", "causal", "causal documents")]
+    few_queries = Problem(64, 8192, 8, 8, 128, "f32", "full")  # the states are far smaller than the keys
+    return [*masked, few_queries]
+
+
+class Bench:
+    """Runs plait on the hosts (jobs) and beside them (plans); meant for the first host."""
+
+    def __init__(self, asked, folder):
+        self.asked, self.folder = asked, pathlib.Path(folder)
+        self.launcher = os.environ["PLAIT_RANKS"]
+        self.ranks = asked.hosts * asked.ranks_per_host
+        self.machine_words = []
+
+    def plait(self, *words, on_hosts=False):
+        command = [self.launcher] if on_hosts else []
+        command += [str(self.asked.plait), *map(str, words)]
+        # A job outlives no limit: a hang of one plan must not take the whole table with it.
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=self.asked.limit)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def calibrate(self):
+        """Where the machine of the predictions is from, in words."""
+        if self.asked.machine:
+            self.machine_words = ["--machine", self.asked.machine]
+            return f"machine: {self.asked.machine}"
+        if not can_calibrate(self.asked.plait):
+            asked = self.asked
+            self.machine_words = ["--fold-rate", asked.fold_rate, "--bandwidth", asked.bandwidth, "--latency",
+                                  asked.latency, "--ranks-per-node", asked.ranks_per_host]
+            return "machine: " + " ".join(map(str, self.machine_words)) + " (not calibrated)"
+        path = self.asked.out / "machine.json"
+        self.plait("calibrate", "--output", path, on_hosts=True)
+        self.machine_words = ["--machine", path]
+        return "machine calibrated there just before"
+
+    def plan(self, problem):
+        """What the planner weighs for these ranks, and what it takes."""
+        return json.loads(self.plait("plan", *problem.shape_words, *problem.mask_words, "--ranks", self.ranks,
+                                     *self.machine_words, "--json", "-"))
+
+    def attend(self, problem, source, candidate):
+        """The JSON report of one job: several runs of one plan."""
+        words = ["attend", "--input", source, *problem.mask_words, "--strategy", candidate["strategy"], "--layout",
+                 candidate["layout"], "--threads", 1, "--repeat", self.asked.repeat, "--json", "-"]
+        return json.loads(self.plait(*words, on_hosts=True))
+
+    def measure(self, problem):
+        """A report.Case. @raise RuntimeError if a job fails: bytes that differ from the plan's are one way to"""
+        plan = self.plan(problem)
+        source = self.folder / "input.safetensors"
+        self.plait("generate", *problem.shape_words, "--output", source)
+        able = [candidate for candidate in plan["candidates"] if not candidate["refused"]]
+        most = self.asked.within * min(candidate["predicted_seconds"] for candidate in able)
+        measured = [candidate for candidate in able if candidate["predicted_seconds"] <= most]
+        rows = [report.Row(case=problem.name, strategy=candidate["strategy"], layout=candidate["layout"],
+                           predicted_seconds=candidate["predicted_seconds"],
+                           picked=(candidate["strategy"], candidate["layout"]) == (plan["strategy"], plan["layout"]),
+                           seconds=[], planned_bytes=[], moved_bytes=[]) for candidate in measured]
+        for _ in range(self.asked.rounds):
+            for row, candidate in zip(rows, measured):
+                found = self.attend(problem, source, candidate)
+                row.seconds.append(found["seconds"]["median"])
+                row.planned_bytes, row.moved_bytes = found["bytes"]["planned"], found["bytes"]["moved"]
+                if max(row.planned_bytes) != candidate["bytes_max"]:
+                    raise RuntimeError(f"{problem.name}: {row.strategy}: attend and plan disagree on the bytes")
+        return report.Case(name=problem.name, words=problem.words, rows=rows, skipped=len(able) - len(measured),
+                           refused=sorted({(candidate["strategy"], candidate["refused"])
+                                           for candidate in plan["candidates"] if candidate["refused"]}))
+
+
+def can_calibrate(plait):
+    return subprocess.run([plait, "calibrate", "--help"], capture_output=True).returncode == 0
+
+
+def inside(asked):
+    """On the first host: measures all cases and writes the tables after each, so that an interrupt loses little."""
+    network = {"hosts": asked.hosts, "ranks": asked.hosts * asked.ranks_per_host, "rate": asked.rate}
+    asked.out.mkdir(parents=True, exist_ok=True)
+    print(f"first host: {os.uname().nodename}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="plait-truth-") as folder:
+        bench = Bench(asked, folder)
+        facts = (f"medians of {asked.rounds} jobs, each the median of {asked.repeat} runs, all plans of a case in turn; "
+                 f"{bench.calibrate()}")
+        cases = []
+        for problem in problems(asked.sizes):
+            case = bench.measure(problem)
+            cases.append(case)
+            report.write_csv(asked.out / "truth.csv", cases, network)
+            (asked.out / "truth.md").write_text(report.markdown(cases, network, facts))
+            print(f"{case.name}: {len(case.rows)} plans; picked {report.name(case.picked)}, "
+                  f"{case.regret:.2f} times the best measured, {report.name(case.best)}", flush=True)
+    print(json.dumps(report.summary(cases), indent=2))
+    return 0 if all(row.bytes_equal for case in cases for row in case.rows) else 1
+
+
+def on_hosts(words, asked):
+    """Runs this script again, inside. Signals reach the whole group, and hosts.sh is waited for: it cleans up."""
+    command = [HOSTS, "--hosts", str(asked.hosts), "--rate", asked.rate, "--ranks-per-host", str(asked.ranks_per_host),
+               "--once", "--", sys.executable, str(pathlib.Path(__file__).resolve()), "--inside", *words]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+    stopped = []
+
+    def stop(number, _):
+        stopped.append(number)
+        os.killpg(process.pid, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    code = process.wait()
+    return 128 + stopped[0] if stopped else code
+
+
+def parse(words):
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--hosts", type=int, default=2, help="hosts (default 2)")
+    flags.add_argument("--ranks-per-host", type=int, default=1, help="ranks of each host (default 1)")
+    flags.add_argument("--rate", default="1gbit", help="of each host's link, each way, as tc writes it (default 1gbit)")
+    flags.add_argument("--rounds", type=int, default=3, help="jobs of each plan (default 3)")
+    flags.add_argument("--repeat", type=int, default=5, help="runs of each job (default 5)")
+    flags.add_argument("--sizes", choices=("usual", "tiny"), default="usual", help="tiny: a test of this script")
+    flags.add_argument("--within", type=float, default=3.0,
+                       help="measure plans predicted within so many times the best (default 3)")
+    flags.add_argument("--limit", type=float, default=120.0, help="longest job in seconds (default 120)")
+    flags.add_argument("--machine", help="predict for this machine (as plait plan takes it) instead of a calibrated one")
+    for name, value in (("fold-rate", 40e9), ("bandwidth", 100e6), ("latency", 300e-6)):
+        flags.add_argument(f"--{name}", type=float, default=value,
+                           help=f"of a machine for programs that cannot calibrate (default {value:g})")
+    flags.add_argument("--plait", type=pathlib.Path, default=TOP / "build/bin/plait", help="the program")
+    flags.add_argument("--out", type=pathlib.Path, default=TOP / "bench/results/truth", help="the folder to write")
+    flags.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    asked = flags.parse_args(words)
+    # The hosts' namespaces share the file system, but not necessarily the folder.
+    asked.plait, asked.out = asked.plait.resolve(), asked.out.resolve()
+    if not asked.plait.exists():
+        flags.error(f"--plait {asked.plait}: there is no such program; build it first")
+    return asked
+
+
+def main():
+    words = sys.argv[1:]
+    asked = parse(words)
+    if not asked.inside:
+        sys.exit(on_hosts(words, asked))
+    try:
+        sys.exit(inside(asked))
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        sys.exit(f"truth.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

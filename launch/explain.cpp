@@ -1,0 +1,90 @@
+#include "explain.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <vector>
+
+#include "plait/strategy.hpp"
+#include "size.hpp"
+
+namespace plait {
+namespace {
+
+struct Part {
+  std::string_view name;
+  double seconds;
+};
+
+std::array<Part, 5> parts(Spent const& spent) {
+  return {Part{"folds", spent.fold},
+          {"merges and finishes", spent.merge},
+          {"transfers within nodes", spent.node},
+          {"transfers between nodes", spent.network},
+          {"latency", spent.latency}};
+}
+
+/// The best candidate of each strategy that has one, in the order of their times.
+std::vector<Candidate const*> best_of_each(std::vector<Candidate> const& candidates) {
+  std::vector<Candidate const*> best;
+  for (Candidate const& candidate : candidates) {
+    if (!candidate.refused.empty()) continue;
+    auto const same = std::ranges::find_if(best, [&](Candidate const* other) {
+      return &strategy_of(other->strategy) == &strategy_of(candidate.strategy);
+    });
+    if (same == best.end()) {
+      best.push_back(&candidate);
+    } else if (candidate.predicted_seconds < (*same)->predicted_seconds) {
+      *same = &candidate;
+    }
+  }
+  std::ranges::stable_sort(best, {}, &Candidate::predicted_seconds);
+  return best;
+}
+
+std::string row(Candidate const& candidate, double least) {
+  std::string const behind =
+      candidate.predicted_seconds > least
+          ? fmt::format("{:.1f}% more than the best", 100 * (candidate.predicted_seconds / least - 1))
+          : std::string("the best");
+  return fmt::format("  {} ({} layout): {}, {}\n    {}.\n    its time goes to {}\n", candidate.strategy,
+                     candidate.layout, format_seconds(candidate.predicted_seconds), behind,
+                     strategy_of(candidate.strategy).summary, in_words(candidate.critical));
+}
+
+}  // namespace
+
+std::string in_words(Spent const& spent) {
+  std::string words;
+  for (Part const& part : parts(spent)) {
+    double const share = spent.total() > 0 ? 100 * part.seconds / spent.total() : 0.0;
+    if (share >= 0.05) words += fmt::format("{}{:.1f}% {}", words.empty() ? "" : ", ", share, part.name);
+  }
+  return words.empty() ? "nothing" : words;
+}
+
+std::string explain(Choice const& choice, Machine const& machine) {
+  std::vector<Candidate const*> const best = best_of_each(choice.candidates);
+  std::string text = fmt::format(
+      "How the plan was chosen. Each row of the table is a plan: who owns which tokens (layout), and who "
+      "sends what and\n"
+      "computes what in which round (strategy). Every plan was written out and played through, round by "
+      "round, on the\n"
+      "machine '{}'; the one that ends first is taken, and among equals the one that sends less. \"Bytes, "
+      "most\" is what\n"
+      "the busiest rank sends; \"memory, most\" is what a rank needs beside its share of the tensors. A fold "
+      "is one piece\n"
+      "of attention on one rank; where time goes is read off the chain of steps that ends last.\n\n",
+      machine.name);
+  for (Candidate const* candidate : best) text += row(*candidate, best.front()->predicted_seconds);
+  std::set<std::string> told;  // a strategy is refused for every layout alike
+  for (Candidate const& candidate : choice.candidates) {
+    if (!candidate.refused.empty() && told.insert(candidate.refused).second)
+      text += fmt::format("  not possible: {}\n", candidate.refused);
+  }
+  return text;
+}
+
+}  // namespace plait

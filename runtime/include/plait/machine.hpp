@@ -1,0 +1,47 @@
+// The numbers that a simulation needs: how fast ranks fold, and what lies between them.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace plait {
+
+/// What lies between two ranks, each way at once. A message occupies both ranks' ends for
+/// message_seconds + bytes / bytes_per_second, and arrives latency_seconds after that.
+struct Link {
+  double latency_seconds = 20e-6;
+  double bytes_per_second = 1e9;
+  double message_seconds = 0.0;
+};
+
+/// A rank's fold takes fold_seconds + flops / rate + bytes / memory_bytes_per_second: it reads queries, keys,
+/// values and state, and writes the state. The rate is flops_per_second if the fold has row tiles (of
+/// tile_rows rows of one head) for all of `units`, and in proportion less if it has fewer.
+struct Machine {
+  std::string name = "flat";
+  std::string sources = {};  ///< where the numbers are from
+  int ranks_per_node = 1;    ///< consecutive ranks share a node
+  double flops_per_second = 50e9;
+  double fold_seconds = 0.0;
+  int units = 1;  ///< multiprocessors of a GPU; 1 for a CPU rank
+  int tile_rows = 128;
+  double memory_bytes_per_second = 5e9;  ///< of a rank: bytes read and written
+  double step_seconds = 0.0;             ///< of any merge or finish
+  Link node = {};                        ///< between ranks of one node
+  Link network = {};                     ///< between nodes
+  /// What a node's ports carry, each way, for all of its ranks; 0: as much as their links do.
+  double port_bytes_per_second = 0.0;
+  /// How much longer a rank computes in a round for each byte that it sends or receives meanwhile: copies,
+  /// checksums and protocols that run on the cores that fold. 0 on GPUs.
+  double host_seconds_per_byte = 0.0;
+};
+
+/// The machines that come with Plait.
+[[nodiscard]] std::span<Machine const> machines();
+/// @throws InvalidProblem naming those that exist
+[[nodiscard]] Machine machine(std::string_view name);
+/// @throws InvalidProblem naming the first number that cannot be
+void validate(Machine const& machine);
+
+}  // namespace plait

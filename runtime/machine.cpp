@@ -1,0 +1,81 @@
+#include "plait/machine.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+
+#include "plait/mask.hpp"
+
+namespace plait {
+namespace {
+
+/// Rates of folds: bench/results/h200.md (D 128, bf16, 64k tokens and more). The H100 has the same chip at
+/// the same clocks; its memory is slower. Links: NVIDIA H100/H200 data sheets, NVLink 900 GB/s per GPU both
+/// ways together and 400 Gb/s InfiniBand per GPU, at four fifths and 96% of nominal; latencies as collectives
+/// over NCCL see them.
+Machine hopper(std::string name, double memory_bytes_per_second) {
+  return {.name = std::move(name),
+          .sources =
+              "folds measured on an H200 (bench/results/h200.md); links from data sheets: NVLink 450 GB/s "
+              "each way "
+              "at 80%, InfiniBand 400 Gb/s at 96% per GPU; latencies assumed",
+          .ranks_per_node = 8,
+          .flops_per_second = 680e12,
+          .fold_seconds = 6e-6,
+          .units = 132,
+          .tile_rows = 128,
+          .memory_bytes_per_second = memory_bytes_per_second,
+          .step_seconds = 3e-6,
+          .node = {.latency_seconds = 8e-6, .bytes_per_second = 360e9, .message_seconds = 1e-6},
+          .network = {.latency_seconds = 15e-6, .bytes_per_second = 48e9, .message_seconds = 1e-6},
+          .port_bytes_per_second = 8 * 48e9};
+}
+
+std::array<Machine, 3> const& table() {
+  // Merges and finishes reach 60% of the copy rate, which is about 85% of nominal memory bandwidth.
+  static std::array<Machine, 3> const machines = {Machine{}, hopper("h100", 0.5 * 3.35e12),
+                                                  hopper("h200", 0.5 * 4.8e12)};
+  return machines;
+}
+
+}  // namespace
+
+std::span<Machine const> machines() {
+  return table();
+}
+
+Machine machine(std::string_view name) {
+  std::string names;
+  for (Machine const& known : table()) {
+    if (known.name == name) return known;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
+  }
+  throw InvalidProblem(fmt::format("machine '{}': must be one of {}", name, names));
+}
+
+void validate(Machine const& machine) {
+  auto const require = [&](std::string_view what, double value, bool zero_too) {
+    bool const fits = std::isfinite(value) && (value > 0 || (zero_too && value == 0));
+    if (fits) return;
+    throw InvalidProblem(fmt::format("machine '{}': {} is {}, it must be {}", machine.name, what, value,
+                                     zero_too ? "0 or more" : "more than 0"));
+  };
+  require("ranks_per_node", machine.ranks_per_node, false);
+  require("flops_per_second", machine.flops_per_second, false);
+  require("fold_seconds", machine.fold_seconds, true);
+  require("units", machine.units, false);
+  require("tile_rows", machine.tile_rows, false);
+  require("memory_bytes_per_second", machine.memory_bytes_per_second, false);
+  require("step_seconds", machine.step_seconds, true);
+  for (auto const& [name, link] :
+       {std::pair<std::string, Link const&>{"node", machine.node}, {"network", machine.network}}) {
+    require(name + ".latency_seconds", link.latency_seconds, true);
+    require(name + ".bytes_per_second", link.bytes_per_second, false);
+    require(name + ".message_seconds", link.message_seconds, true);
+  }
+  require("port_bytes_per_second", machine.port_bytes_per_second, true);
+  require("host_seconds_per_byte", machine.host_seconds_per_byte, true);
+}
+
+}  // namespace plait

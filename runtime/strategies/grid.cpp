@@ -1,0 +1,42 @@
+#include "grid.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+namespace plait {
+
+int parse_ranks(std::string_view strategy, std::string_view text) {
+  int ranks = 0;
+  char const* const end = text.data() + text.size();
+  auto const [stop, error] = std::from_chars(text.data(), end, ranks);
+  if (error != std::errc{} || stop != end || ranks < 1) {
+    throw InvalidProblem(
+        fmt::format("strategy '{}': '{}' must be a number of ranks, 1 or more", strategy, text));
+  }
+  return ranks;
+}
+
+Grid parse_grid(std::string_view strategy, std::string_view text) {
+  std::size_t const cross = text.find('x');
+  if (cross == std::string_view::npos) {
+    throw InvalidProblem(fmt::format("strategy '{}': '{}' must be a grid AxB, as in 2x4", strategy, text));
+  }
+  return {parse_ranks(strategy, text.substr(0, cross)), parse_ranks(strategy, text.substr(cross + 1))};
+}
+
+Grid lightest_mesh(Shape const& shape, int ranks) {
+  auto const e = static_cast<double>(size_bytes(shape.dtype));
+  auto const dim = static_cast<double>(shape.head_dim);
+  auto const value_dim = static_cast<double>(shape.value_dim);
+  double const x = static_cast<double>(shape.q_heads) * (dim * e + (value_dim + 2) * sizeof(float));
+  double const y = static_cast<double>(shape.kv_heads) * (dim + value_dim) * e;
+  auto const bytes = [&](int a) { return (a - 1) * x + (ranks / a - 1) * y; };
+  int best = 1;
+  for (int a = 2; a <= ranks; ++a) {
+    if (ranks % a == 0 && bytes(a) < bytes(best)) best = a;
+  }
+  return {best, ranks / best};
+}
+
+}  // namespace plait

@@ -1,0 +1,26 @@
+// The numbers in a strategy's name: "mesh:2x4", "ulysses:8+mesh:2x4".
+#pragma once
+
+#include <string_view>
+
+#include "plait/problem.hpp"
+
+namespace plait {
+
+/// A × B ranks.
+struct Grid {
+  int a = 1;
+  int b = 1;
+};
+
+/// Reads "AxB", both at least 1. @throws InvalidProblem naming `strategy` and the text
+[[nodiscard]] Grid parse_grid(std::string_view strategy, std::string_view text);
+
+/// Reads a number of ranks, at least 1. @throws InvalidProblem naming `strategy` and the text
+[[nodiscard]] int parse_ranks(std::string_view strategy, std::string_view text);
+
+/// The grid of `ranks` whose mesh moves the fewest bytes (DESIGN §4): A near √(P·y/x), x = q_heads · (D·e +
+/// (Dv + 2)·s), y = kv_heads · (D + Dv) · e.
+[[nodiscard]] Grid lightest_mesh(Shape const& shape, int ranks);
+
+}  // namespace plait

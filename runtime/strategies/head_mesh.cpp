@@ -1,0 +1,442 @@
+#include "head_mesh.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "gather.hpp"
+#include "plait/plan_builder.hpp"
+
+namespace plait {
+namespace {
+
+/// Sent from the caller's own tensor, not from a piece that was gathered.
+constexpr std::size_t resting = ~std::size_t{0};
+
+/// Queries or keys of one head share on one rank: at rest, or gathered from arrivals.
+struct Piece {
+  BlockId block;
+  Slice slice;
+  std::vector<Arrival> arrivals = {};  ///< none: at rest
+  SlotId slot = at_rest;
+  bool own = true;        ///< of its group's tokens
+  std::size_t ready = 0;  ///< the first round in which it can be used
+};
+
+/// Query rows on a rank: its group's (own), or foreign ones, whose states return.
+struct Row : Piece {
+  std::vector<char> met = {};  ///< by column: folded, or nothing to fold
+  std::size_t pending = 0;     ///< columns that are not met
+  SlotId state = at_rest;
+  std::size_t states_expected = 0;  ///< from foreign ranks
+  bool leaving = false;             ///< its state, or its output, is sent in the next round
+  bool finished = false;
+  SlotId out = at_rest;
+};
+
+struct RankState {
+  HeadRange heads;
+  std::vector<Row> rows;
+  std::vector<Piece> columns;
+  Index turn = 0;  ///< pairs to fold in a round once all is here
+};
+
+/// A state on its way back.
+struct Return {
+  int rank;
+  std::size_t row;
+  SlotId slot;
+};
+
+class HeadMesh {
+ public:
+  HeadMesh(Problem const& problem, Layouts const& layouts, std::string name, int head_ranks, Grid grid)
+      : mask_(problem.mask),
+        layouts_(layouts),
+        shape_(problem.shape),
+        u_(head_ranks),
+        grid_(grid),
+        plan_(problem, layouts, std::move(name)),
+        ranks_(static_cast<std::size_t>(layouts.q.ranks())) {}
+
+  Plan write() && {
+    exchange_heads();
+    gather_mesh();
+    for (auto& rank : ranks_) {
+      for (Row& row : rank.rows) {
+        row.met.assign(rank.columns.size(), 0);
+        row.pending = rank.columns.size();
+      }
+    }
+    finish_rows_without_keys();
+    for (std::size_t round = 0; round == 0 || !done(); ++round) {
+      for (int rank = 0; rank < plan_.ranks(); ++rank) receive(rank, round);
+      for (int rank = 0; rank < plan_.ranks(); ++rank) send_back(rank);
+      for (int rank = 0; rank < plan_.ranks(); ++rank) fold(rank, round);
+      merge_returned();
+      for (int rank = 0; rank < plan_.ranks(); ++rank) finish(rank, round);
+      returned_ = std::exchange(returning_, {});
+      plan_.end_round();
+    }
+    return std::move(plan_).done();
+  }
+
+ private:
+  RankState& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
+  [[nodiscard]] int groups() const { return plan_.ranks() / u_; }
+  [[nodiscard]] int share_of(int rank) const { return rank % u_; }
+  [[nodiscard]] int group_of(int rank) const { return rank / u_; }
+  [[nodiscard]] HeadRange heads_of(int share) const {
+    return {shape_.kv_heads * share / u_, shape_.kv_heads * (share + 1) / u_};
+  }
+  [[nodiscard]] bool keeps(Slice q, Slice kv) const { return mask_.area(q, kv) > 0; }
+
+  /// The part of one of the slices of `home` that is for one share of the heads.
+  BlockId part(Tensor tensor, Slice slice, int share, int home) {
+    if (u_ == 1) {  // all heads: a block that there is
+      auto const& blocks = tensor == Tensor::q ? plan_.q_blocks(home) : plan_.kv_blocks(home);
+      return *std::ranges::find(blocks, slice, [&](BlockId id) { return plan_.block(id).slice; });
+    }
+    HeadRange const heads = heads_of(share);
+    return tensor == Tensor::q ? plan_.add_q(slice, heads, home) : plan_.add_kv(slice, heads, home);
+  }
+
+  /// Gathers arrivals, in the order of their rounds, into new blocks; alone, an arrival is its own block.
+  template <class Held>
+  void hold(std::vector<Arrival> const& arrivals, HeadRange heads, bool own, std::vector<Held>& held) {
+    for (Gathering& gathering : gather(arrivals)) {
+      Held piece;
+      bool const alone = gathering.arrivals.size() == 1;
+      piece.slice = gathering.slice;
+      piece.own = own;
+      piece.ready = gathering.ready();
+      gathered_by_ = std::max(gathered_by_, piece.ready);
+      if constexpr (std::is_same_v<Held, Row>) {
+        piece.block =
+            alone ? gathering.arrivals.front().block : plan_.add_q(piece.slice, heads, Block::gathered);
+      } else {
+        piece.block =
+            alone ? gathering.arrivals.front().block : plan_.add_kv(piece.slice, heads, Block::gathered);
+      }
+      piece.arrivals = std::move(gathering.arrivals);
+      held.push_back(std::move(piece));
+    }
+  }
+
+  /// The all-to-all of a group, in the order of a pairwise exchange.
+  void exchange_heads() {
+    Slice const all_q{0, mask_.q_tokens()};
+    Slice const all_kv{0, mask_.kv_tokens()};
+    std::size_t const steps_a_round = steps_per_round(static_cast<std::size_t>(u_ - 1), 1, 4);
+    std::vector<std::vector<Slice>> q(ranks_.size());
+    std::vector<std::vector<Slice>> kv(ranks_.size());
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      for (Slice const slice : layouts_.q.slices(rank)) {
+        if (u_ == 1 || keeps(slice, all_kv)) q[static_cast<std::size_t>(rank)].push_back(slice);
+      }
+      for (Slice const slice : layouts_.kv.slices(rank)) {
+        if (keeps(all_q, slice)) kv[static_cast<std::size_t>(rank)].push_back(slice);
+      }
+    }
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      int const share = share_of(rank);
+      RankState& mine = at(rank);
+      mine.heads = heads_of(share);
+      auto const exchange = [&](Tensor tensor, std::vector<std::vector<Slice>> const& slices, auto& held) {
+        for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
+          auto& piece = held.emplace_back();
+          piece.block = part(tensor, slice, share, rank);
+          piece.slice = slice;
+        }
+        std::vector<Arrival> arrivals;
+        for (int distance = 1; distance < u_; ++distance) {
+          int const from = group_of(rank) * u_ + (share + distance) % u_;
+          for (Slice const slice : slices[static_cast<std::size_t>(from)]) {
+            arrivals.push_back({.round = static_cast<std::size_t>(distance - 1) / steps_a_round,
+                                .from = from,
+                                .piece = resting,
+                                .block = part(tensor, slice, share, from),
+                                .slice = slice});
+          }
+        }
+        hold(arrivals, mine.heads, true, held);
+      };
+      exchange(Tensor::q, q, mine.rows);
+      exchange(Tensor::kv, kv, mine.columns);
+    }
+  }
+
+  /// How many of `steps`, in each of which the tokens of so many ranks come, make a round: few, so that folds
+  /// start early, but in each round some thousand tokens come, so that folds are large, and there are few
+  /// rounds.
+  [[nodiscard]] std::size_t steps_per_round(std::size_t steps, int ranks, Index most_rounds) const {
+    constexpr Index tokens_a_round = 1024;
+    if (steps == 0) return 1;
+    Index const tokens = static_cast<Index>(steps) * ranks * mask_.q_tokens() / plan_.ranks();
+    auto const rounds = static_cast<std::size_t>(std::clamp<Index>(tokens / tokens_a_round, 1, most_rounds));
+    return (steps + rounds - 1) / rounds;
+  }
+
+  /// Which neighbour's queries (a distance in a), or keys (in b), come in each round after the all-to-all.
+  struct Step {
+    bool queries;
+    int distance;
+  };
+  [[nodiscard]] std::vector<Step> steps() const {
+    auto const e = static_cast<double>(size_bytes(shape_.dtype));
+    auto const dims = static_cast<double>(shape_.head_dim + shape_.value_dim);
+    double const kv = static_cast<double>(shape_.kv_heads) * dims * e;
+    double const there_and_back =
+        static_cast<double>(shape_.q_heads) * (static_cast<double>(shape_.head_dim) * e +
+                                               static_cast<double>(shape_.value_dim + 2) * sizeof(float));
+    // Folds in step with bytes: queries up to this distance come before, or among, the keys.
+    double const all_keys = (grid_.b - 1) * kv;
+    double const all = all_keys + (grid_.a - 1) * there_and_back;
+    int const early =
+        grid_.a == 1 ? 0
+                     : std::clamp(static_cast<int>(std::lround(grid_.a * all_keys / all)), 1, grid_.a - 1);
+    std::vector<Step> found;
+    int q = 1;
+    int k = 1;
+    while (q <= early || k < grid_.b) {
+      // Queries lead: the q-th comes before a share of q / early of the keys.
+      bool const queries = q <= early && (k >= grid_.b || (q - 1) * (grid_.b - 1) <= (k - 1) * early);
+      found.push_back({queries, queries ? q++ : k++});
+    }
+    for (; q < grid_.a; ++q) found.push_back({true, q});
+    return found;
+  }
+
+  /// Slices of all ranks of a group, joined where they touch.
+  [[nodiscard]] static std::vector<Slice> joined(Layout const& layout, int group, int group_ranks) {
+    std::vector<Slice> slices;
+    for (int rank = group * group_ranks; rank < (group + 1) * group_ranks; ++rank) {
+      slices.insert(slices.end(), layout.slices(rank).begin(), layout.slices(rank).end());
+    }
+    std::ranges::sort(slices, {}, &Slice::begin);
+    std::vector<Slice> found;
+    for (Slice const slice : slices) {
+      if (!found.empty() && found.back().end == slice.begin) {
+        found.back().end = slice.end;
+      } else {
+        found.push_back(slice);
+      }
+    }
+    return found;
+  }
+
+  void gather_mesh() {
+    std::vector<Step> const order = steps();
+    std::size_t const first = gathered_by_;
+    std::size_t const steps_a_round = steps_per_round(order.size(), u_, 8);
+    std::vector<std::vector<Slice>> q_slices;
+    std::vector<std::vector<Slice>> kv_slices;
+    for (int group = 0; group < groups(); ++group) {
+      q_slices.push_back(joined(layouts_.q, group, u_));
+      kv_slices.push_back(joined(layouts_.kv, group, u_));
+    }
+    auto const any = [](std::vector<Slice> const& slices, auto&& holds) {
+      return std::ranges::any_of(slices, holds);
+    };
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      int const row = group_of(rank) / grid_.a;
+      int const column = group_of(rank) % grid_.a;
+      auto const meets_keys = [&](Slice q) {
+        for (int other = 0; other < grid_.b; ++other) {
+          auto const& keys = kv_slices[static_cast<std::size_t>(other * grid_.a + column)];
+          if (any(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
+        }
+        return false;
+      };
+      auto const meets_queries = [&](Slice kv) {
+        for (int other = 0; other < grid_.a; ++other) {
+          auto const& queries = q_slices[static_cast<std::size_t>(row * grid_.a + other)];
+          if (any(queries, [&](Slice q) { return keeps(q, kv); })) return true;
+        }
+        return false;
+      };
+      std::vector<Arrival> q_arrivals;
+      std::vector<Arrival> kv_arrivals;
+      for (std::size_t index = 0; index < order.size(); ++index) {
+        Step const step = order[index];
+        int const group = step.queries ? row * grid_.a + (column + step.distance) % grid_.a
+                                       : (row + step.distance) % grid_.b * grid_.a + column;
+        int const from = group * u_ + share_of(rank);
+        auto const add = [&](std::vector<Arrival>& arrivals, Piece const& piece, std::size_t number) {
+          arrivals.push_back({first + index / steps_a_round, from, number, piece.block, piece.slice});
+        };
+        if (step.queries) {
+          for (std::size_t i = 0; i < at(from).rows.size() && at(from).rows[i].own; ++i) {
+            Row& piece = at(from).rows[i];
+            if (!meets_keys(piece.slice)) continue;
+            add(q_arrivals, piece, i);
+            ++piece.states_expected;
+          }
+        } else {
+          auto const& columns = at(from).columns;  // its own come first
+          for (std::size_t i = 0; i < columns.size() && columns[i].own; ++i) {
+            if (meets_queries(columns[i].slice)) add(kv_arrivals, columns[i], i);
+          }
+        }
+      }
+      hold(q_arrivals, at(rank).heads, false, at(rank).rows);
+      hold(kv_arrivals, at(rank).heads, false, at(rank).columns);
+    }
+  }
+
+  /// With heads spread, rows that see no key need not travel to learn it.
+  void finish_rows_without_keys() {
+    if (u_ == 1) return;
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      for (BlockId const q : plan_.q_blocks(rank)) {
+        if (!keeps(plan_.block(q).slice, {0, mask_.kv_tokens()})) plan_.finish(rank, q, at_rest, at_rest);
+      }
+    }
+  }
+
+  [[nodiscard]] bool done() const {
+    return std::ranges::all_of(ranks_, [](RankState const& rank) {
+      return std::ranges::all_of(rank.rows, [](Row const& row) { return row.finished && !row.leaving; });
+    });
+  }
+
+  void receive(int rank, std::size_t round) {
+    auto const take = [&](Piece& piece, auto&& source) {
+      for (Arrival const& arrival : piece.arrivals) {
+        if (arrival.round != round) continue;
+        if (piece.slot == at_rest) piece.slot = plan_.acquire(rank, piece.block);
+        SlotId const from = arrival.piece == resting ? at_rest : source(arrival).slot;
+        plan_.send({arrival.from, from, arrival.block}, {rank, piece.slot, piece.block}, arrival.block);
+      }
+    };
+    for (Row& row : at(rank).rows) {
+      take(row, [&](Arrival const& arrival) -> Piece& { return at(arrival.from).rows[arrival.piece]; });
+    }
+    for (Piece& column : at(rank).columns) {
+      take(column, [&](Arrival const& arrival) -> Piece& { return at(arrival.from).columns[arrival.piece]; });
+    }
+  }
+
+  /// States of foreign rows go to whom the queries came from; outputs of own rows to whom they belong.
+  void send_back(int rank) {
+    for (Row& row : at(rank).rows) {
+      if (!std::exchange(row.leaving, false)) continue;
+      for (Arrival const& arrival : row.arrivals) {
+        if (row.own) {
+          BlockId const out = plan_.out_of(arrival.block);
+          plan_.send({rank, row.out, plan_.out_of(row.block)}, {arrival.from, at_rest, out}, out);
+        } else {
+          BlockId const state = plan_.state_of(arrival.block);
+          SlotId const slot = plan_.acquire(arrival.from, state);
+          plan_.send({rank, row.state, plan_.state_of(row.block)}, {arrival.from, slot, state}, state);
+          returning_.push_back({arrival.from, arrival.piece, slot});
+        }
+      }
+      plan_.release(rank, row.own ? row.out : row.state);
+    }
+  }
+
+  SlotId state_of(int rank, Row& row) {
+    if (row.state == at_rest) row.state = plan_.acquire(rank, plan_.state_of(row.block));
+    return row.state;
+  }
+
+  void merge_returned() {
+    for (Return const& back : returned_) {
+      Row& row = at(back.rank).rows[back.row];
+      plan_.merge(back.rank, row.block, back.slot, state_of(back.rank, row));
+      plan_.release(back.rank, back.slot);
+      --row.states_expected;
+    }
+  }
+
+  /// Folds a row with all columns that are here. @returns whether there was anything to fold
+  bool fold(int rank, Row& row, std::size_t round) {
+    bool folded = false;
+    if (row.pending == 0 || row.ready > round) return false;
+    auto const& columns = at(rank).columns;
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      if (row.met[i] != 0 || columns[i].ready > round) continue;
+      row.met[i] = 1;
+      --row.pending;
+      if (!keeps(row.slice, columns[i].slice)) continue;
+      plan_.fold(rank, row.block, row.slot, columns[i].block, columns[i].slot, state_of(rank, row));
+      folded = true;
+    }
+    return folded;
+  }
+
+  void fold(int rank, std::size_t round) {
+    auto& rows = at(rank).rows;
+    bool busy = false;
+    for (Row& row : rows) {
+      if (!row.own) busy = fold(rank, row, round) || busy;
+    }
+    if (busy) return;
+    // Once all is here, outputs that travel home leave a share of the work at a time.
+    bool const in_turns = u_ > 1 && round >= gathered_by_;
+    if (in_turns && at(rank).turn == 0) {
+      for (Row const& row : rows) at(rank).turn += row.own ? area_left(rank, row) : 0;
+      at(rank).turn = at(rank).turn / 4 + 1;
+    }
+    Index folded = 0;
+    for (Row& row : rows) {
+      if (!row.own || (in_turns && folded >= at(rank).turn)) continue;
+      if (in_turns) folded += area_left(rank, row);
+      fold(rank, row, round);
+    }
+  }
+
+  /// Pairs of a row that are to be folded.
+  [[nodiscard]] Index area_left(int rank, Row const& row) {
+    Index area = 0;
+    auto const& columns = at(rank).columns;
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      if (row.met[i] == 0) area += mask_.area(row.slice, columns[i].slice);
+    }
+    return area;
+  }
+
+  /// Foreign rows that have met all columns, and own rows that have all states back too.
+  void finish(int rank, std::size_t round) {
+    for (Row& row : at(rank).rows) {
+      if (row.finished || row.pending > 0) continue;
+      if (!row.own) {
+        row.finished = row.leaving = true;
+        plan_.release(rank, row.slot);
+      } else if (row.states_expected == 0 && round + 1 >= gathered_by_) {  // nothing is sent from it any more
+        finish(rank, row);
+      }
+    }
+  }
+
+  void finish(int rank, Row& row) {
+    row.finished = true;
+    bool const travels = !row.arrivals.empty();
+    if (travels) row.out = plan_.acquire(rank, plan_.out_of(row.block));
+    plan_.finish(rank, row.block, row.state, row.out);
+    plan_.release(rank, row.state);
+    plan_.release(rank, row.slot);
+    row.leaving = travels;
+  }
+
+  Mask const& mask_;
+  Layouts const& layouts_;
+  Shape shape_;
+  int u_;
+  Grid grid_;
+  PlanBuilder plan_;
+  std::vector<RankState> ranks_;
+  std::size_t gathered_by_ = 0;  ///< the round in which everything is where it is folded
+  std::vector<Return> returning_;
+  std::vector<Return> returned_;
+};
+
+}  // namespace
+
+Plan head_mesh_plan(Problem const& problem, Layouts const& layouts, std::string name, int head_ranks,
+                    Grid grid) {
+  return HeadMesh(problem, layouts, std::move(name), head_ranks, grid).write();
+}
+
+}  // namespace plait

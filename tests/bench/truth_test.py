@@ -1,0 +1,119 @@
+"""bench/truth: its verdicts on made-up rows, and a tiny run on two hosts: truth_test.py report|hosts PLAIT.
+
+`hosts` checks the files that a run writes and that nothing is left of it, whether it ends or is interrupted. Exit code
+77, with a line that says why, where hosts cannot be made.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+TRUTH = pathlib.Path(__file__).resolve().parents[2] / "bench/truth"
+sys.path.insert(0, str(TRUTH))
+sys.dont_write_bytecode = True
+import report  # noqa: E402
+
+
+def row(strategy, predicted, seconds, picked=False, moved=(4, 4)):
+    return report.Row(case="made up", strategy=strategy, layout="zigzag", predicted_seconds=predicted, picked=picked,
+                      seconds=seconds, planned_bytes=[4, 4], moved_bytes=list(moved))
+
+
+def check_report():
+    right = report.Case("right", "few tokens", [row("ring", 1.0, [1.0, 9.0, 0.8], picked=True),
+                                                row("mesh:2x1", 2.0, [1.6])], 1, [("ulysses", "one head")])
+    wrong = report.Case("wrong", "many tokens", [row("ring", 3.0, [4.0], picked=True, moved=(4, 5)),
+                                                 row("passq", 3.5, [2.0])], 0, [])
+    assert right.rows[0].measured_seconds == 1.0 and right.rows[0].error == 0.0
+    assert right.regret == 1.0 and wrong.regret == 2.0 and wrong.best.strategy == "passq"
+    total = report.summary([right, wrong])
+    assert total["rows"] == 4 and total["bytes_equal"] == 3 and total["near"] == 1 and total["worst_regret"] == 2.0
+    # Absolute errors: 0, 25%, 25%, 75%.
+    assert abs(total["median_error"] - 0.25) < 1e-12 and abs(total["worst_error"] - 0.75) < 1e-12, total
+    text = report.markdown([right, wrong], {"hosts": 2, "ranks": 2, "rate": "1gbit"}, "facts")
+    for words in ("equal, rank by rank, for 3 of 4", "within 5% of the best measured plan in 1 of 2", "2.00 **!**",
+                  "**NO**", "+75%", "Refused: `ulysses`: one head", "Not measured: 1 plans"):
+        assert words in text, (words, text)
+
+
+def namespaces(first_host):
+    """Those of the run whose first host has this name, and what lies in /etc/netns for them."""
+    run = first_host.removesuffix("h0") + "h"
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.splitlines()
+    kept = [line.split()[0] for line in listed if line] + (os.listdir("/etc/netns") if os.path.isdir("/etc/netns") else [])
+    return {name for name in kept if name.startswith(run)}
+
+
+def check_nothing_left(first_host, grace=10.0):
+    last = time.monotonic() + grace
+    while namespaces(first_host) and time.monotonic() < last:
+        time.sleep(0.1)
+    assert not namespaces(first_host), namespaces(first_host)
+
+
+def first_host_of(line):
+    assert line.startswith("first host: plait"), line
+    return line.split()[-1]
+
+
+def truth(plait, folder, *words):
+    return subprocess.Popen([sys.executable, TRUTH / "truth.py", "--plait", plait, "--out", folder, "--sizes", "tiny",
+                             *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def check_hosts(plait, folder):
+    run = truth(plait, folder, "--rounds", "1", "--repeat", "2")
+    output = run.communicate(timeout=200)[0]
+    if run.returncode == 77:
+        print(output.strip())
+        sys.exit(77)
+    assert run.returncode == 0, output
+    check_nothing_left(first_host_of(output.splitlines()[0]))
+    with open(f"{folder}/truth.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cases = {line["case"] for line in rows}
+    assert len(cases) == 2 and len(rows) > 6, rows
+    for case in cases:
+        assert sum(line["picked"] == "1" for line in rows if line["case"] == case) == 1, rows
+    for line in rows:
+        assert line["bytes_equal"] == "1" and line["planned_bytes_max"] == line["moved_bytes_max"], line
+        measured, predicted = float(line["measured_seconds"]), float(line["predicted_seconds"])
+        assert 0 < float(line["measured_min"]) <= measured <= float(line["measured_max"]), line
+        assert predicted > 0 and abs(float(line["error"]) - (predicted / measured - 1)) < 1e-9, line
+    # The ring moves half of the keys and values over the link: 256 tokens, 1 head of 32, f32, K and V.
+    ring = [line for line in rows if line["strategy"] == "ring" and "2:1 heads" in line["case"]]
+    assert ring and all(int(line["moved_bytes_max"]) <= 128 * 2 * 32 * 4 for line in ring), ring
+    assert max(int(line["moved_bytes_max"]) for line in ring) == 128 * 2 * 32 * 4, ring
+    text = pathlib.Path(folder, "truth.md").read_text()
+    assert f"for {len(rows)} of {len(rows)} plans" in text, text
+    assert json.loads(output[output.index("{"):])["rows"] == len(rows)
+
+
+def check_interrupt(plait, folder):
+    run = truth(plait, folder, "--rounds", "1000")
+    first_host = first_host_of(run.stdout.readline())
+    assert namespaces(first_host), "no hosts were made"
+    time.sleep(1.5)  # in the middle of a job
+    run.send_signal(signal.SIGINT)
+    output = run.communicate(timeout=60)[0]
+    assert run.returncode == 128 + signal.SIGINT, (run.returncode, output)
+    check_nothing_left(first_host)
+
+
+def main():
+    if sys.argv[1] == "report":
+        check_report()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        check_hosts(sys.argv[2], folder)
+        check_interrupt(sys.argv[2], folder)
+
+
+if __name__ == "__main__":
+    main()
