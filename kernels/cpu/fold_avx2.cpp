@@ -58,7 +58,7 @@ inline void store_weights(float* row, Index column, Vector weights) {
 
 FoldPath avx2_path() {
   return {fold_packed, fold_few, group_rows, [](Index head_dim, Index value_dim) {
-            return std::max(scratch_floats(head_dim, value_dim), few_scratch_floats(head_dim));
+            return std::max(scratch_floats(head_dim, value_dim), few_scratch_floats(head_dim, value_dim));
           }};
 }
 

@@ -37,7 +37,8 @@ class FewFold {
         v_(item.operands.v),
         scale_(item.operands.scale * 1.44269504f),
         q_(item.scratch),
-        scores_(q_ + few_rows * q_stride()) {}
+        scores_(q_ + few_rows * q_stride()),
+        sums_(scores_ + few_rows * few_stride) {}
 
   void run() {
     Slice const ranges = ranges_of(item_, item_.tiles.begin);
@@ -50,7 +51,9 @@ class FewFold {
     }
   }
 
-  static Index scratch_floats(Index head_dim) { return few_rows * (round_up(head_dim, lanes) + few_stride); }
+  static Index scratch_floats(Index head_dim, Index value_dim) {
+    return few_rows * (round_up(head_dim, lanes) + few_stride + value_dim);
+  }
 
  private:
   struct Row {
@@ -97,15 +100,20 @@ class FewFold {
           soften(weights, columns, rows_[i].highest, item_.state.m[rows_[i].at], item_.state.l[rows_[i].at],
                  [&](Index column, Vector weight) { store_vector(weights + column, weight); });
     }
-    // Values of all heads for some keys, which stay near, before those for the next.
+    // Values of all heads for some keys, which stay near, before those for the next. The chunk is summed on
+    // its own: over long sequences that is more exact than adding every few keys to O.
+    __builtin_memset(sums_, 0, static_cast<std::size_t>(count_ * v_.dim) * sizeof(float));
     Index const near = std::clamp<Index>(near_bytes / (v_.row_stride * bytes), 16, few_chunk);
     for (Index first = keys.begin; first < keys.end; first += near) {
       for (Index i = 0; i < count_; ++i) {
         Slice const part = intersect(rows_[i].visible, {first, first + near});
-        if (part.empty()) continue;
-        add_values(rows_[i], part, scores_ + i * few_stride - keys.begin, kept[i]);
-        kept[i] = 1.0f;
+        if (!part.empty()) add_values(i, part, scores_ + i * few_stride - keys.begin);
       }
+    }
+    for (Index i = 0; i < count_; ++i) {
+      float* const o = item_.state.o + rows_[i].at * v_.dim;
+      float const* const sums = sums_ + i * v_.dim;
+      for (Index d = 0; d < v_.dim; ++d) o[d] = o[d] * kept[i] + sums[d];
     }
   }
 
@@ -136,21 +144,22 @@ class FewFold {
     return sum;
   }
 
-  /// O = kept · O + weights · V for one row; weights are counted as the keys are.
-  void add_values(Row const& row, Slice keys, float const* weights, float kept) const {
+  /// Row i's sums += weights · V; weights are counted as the keys are.
+  void add_values(Index i, Slice keys, float const* weights) const {
     Index const whole = round_down(v_.dim, lanes);
     Index d = 0;
-    for (; d + 8 * lanes <= whole; d += 8 * lanes) add_columns<8>(row, keys, weights, kept, d, lanes);
-    for (; d + 4 * lanes <= whole; d += 4 * lanes) add_columns<4>(row, keys, weights, kept, d, lanes);
-    for (; d < whole; d += lanes) add_columns<1>(row, keys, weights, kept, d, lanes);
-    if (d < v_.dim) add_columns<1>(row, keys, weights, kept, d, v_.dim - d);
+    for (; d + 8 * lanes <= whole; d += 8 * lanes) add_columns<8>(i, keys, weights, d, lanes);
+    for (; d + 4 * lanes <= whole; d += 4 * lanes) add_columns<4>(i, keys, weights, d, lanes);
+    for (; d < whole; d += lanes) add_columns<1>(i, keys, weights, d, lanes);
+    if (d < v_.dim) add_columns<1>(i, keys, weights, d, v_.dim - d);
   }
 
   /// The same for `vectors` vectors of columns from d on, the last of them `width` wide.
   template <Index vectors>
-  void add_columns(Row const& row, Slice keys, float const* weights, float kept, Index d, Index width) const {
+  void add_columns(Index i, Slice keys, float const* weights, Index d, Index width) const {
     Index const stride = v_.row_stride * bytes;
-    auto const* v = static_cast<std::byte const*>(v_.at(item_.batch, keys.begin, row.kv_head)) + d * bytes;
+    auto const* v =
+        static_cast<std::byte const*>(v_.at(item_.batch, keys.begin, rows_[i].kv_head)) + d * bytes;
     Vector sums[vectors] = {};
     for (Index key = keys.begin; key < keys.end; ++key, v += stride) {
       Vector const weight = splat(weights[key]);
@@ -163,12 +172,12 @@ class FewFold {
         sums[j] += weight * load_elements<type>(v + j * lanes * bytes, elements);
       }
     }
-    float* const o = item_.state.o + row.at * item_.state.value_dim + d;
+    float* const total = sums_ + i * v_.dim + d;
 #pragma GCC unroll 8
     for (Index j = 0; j < vectors; ++j) {
       Index const elements = j + 1 < vectors ? lanes : width;
-      Vector const before = load_elements<DType::f32>(o + j * lanes, elements);
-      store_elements(o + j * lanes, before * kept + sums[j], elements);
+      Vector const before = load_elements<DType::f32>(total + j * lanes, elements);
+      store_elements(total + j * lanes, before + sums[j], elements);
     }
   }
 
@@ -180,12 +189,13 @@ class FewFold {
   float scale_;
   float* q_;       ///< [few_rows][q_stride]
   float* scores_;  ///< [few_rows][few_stride], then weights
+  float* sums_;    ///< [few_rows][value_dim], of a chunk's keys
   Index count_ = 0;
   Row rows_[few_rows];
 };
 
-std::size_t few_scratch_floats(Index head_dim) {
-  return static_cast<std::size_t>(FewFold<DType::f32>::scratch_floats(head_dim));
+std::size_t few_scratch_floats(Index head_dim, Index value_dim) {
+  return static_cast<std::size_t>(FewFold<DType::f32>::scratch_floats(head_dim, value_dim));
 }
 
 void fold_few(FoldItem const& item) {

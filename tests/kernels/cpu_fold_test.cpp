@@ -163,6 +163,15 @@ TEST_P(CpuFold, LongSequences) {
   check_full_and_causal({.q_rows = 9, .kv_rows = 20001, .dim = 128, .value_dim = 128});
 }
 
+// So many heads that only 16 keys of each are read before the next head's, 4,096 times: were each of these
+// sums added to O at once, its rounding would show.
+TEST_P(CpuFold, ManyHeadsOverALongCache) {
+  if (isa() == CpuIsa::scalar || dtype() != DType::f32) return;
+  test::check(*device_, dtype(),
+              {.q_rows = 1, .kv_rows = 65536, .q_heads = 64, .kv_heads = 64, .dim = 8, .value_dim = 16},
+              {{.q = {0, 1}, .kv = {0, 65536}}}, [](Index, Index) { return true; });
+}
+
 // More tiles than one item takes, and ranges that begin and end anywhere: also within a word of two keys.
 TEST_P(CpuFold, WindowsAndDocumentsOverManyTiles) {
   Case const shape{
