@@ -195,19 +195,20 @@ int run(int argc, char** argv) {
       "path,\n"
       "or, where at most 8 rows share the keys, the rate of reading memory.\n"
       "Without --dim, --dtype, --mask or --isa: all of them at D 128 and 64");
-  flags.add_options()("help", "print this")                                                        //
-      ("tokens", po::value(&base.tokens)->default_value(base.tokens), "keys")                      //
-      ("queries", po::value(&base.queries), "queries (default: as many as keys)")                  //
-      ("heads", po::value(&base.heads)->default_value(base.heads), "query heads")                  //
-      ("kv-heads", po::value(&base.kv_heads), "key/value heads (default: heads)")                  //
-      ("dim", po::value(&dim), "head dimension")                                                   //
-      ("value-dim", po::value(&base.value_dim), "value dimension (default: dim)")                  //
-      ("dtype", po::value(&dtype), "f32, f16 or bf16")                                             //
-      ("mask", po::value(&mask), "full or causal")                                                 //
-      ("isa", po::value(&isa), "scalar, avx2, avx512 or avx512_bf16 (default: the vector paths)")  //
-      ("threads", po::value(&base.threads)->default_value(base.threads), "threads of the fold")    //
-      ("device", po::value(&device)->default_value("cpu"), "cpu, or cuda (with --serve)")          //
-      ("serve", "answer cases, JSON objects on lines of stdin, with JSON lines")                   //
+  flags.add_options()("help", "print this")                                        //
+      ("tokens", po::value(&base.tokens)->default_value(base.tokens), "keys")      //
+      ("queries", po::value(&base.queries), "queries (default: as many as keys)")  //
+      ("heads", po::value(&base.heads)->default_value(base.heads), "query heads")  //
+      ("kv-heads", po::value(&base.kv_heads), "key/value heads (default: heads)")  //
+      ("dim", po::value(&dim), "head dimension")                                   //
+      ("value-dim", po::value(&base.value_dim), "value dimension (default: dim)")  //
+      ("dtype", po::value(&dtype), "f32, f16 or bf16")                             //
+      ("mask", po::value(&mask), "full or causal")                                 //
+      ("isa", po::value(&isa),
+       "scalar, avx2, avx512, avx512_bf16 or amx_bf16 (default: the vector paths)")              //
+      ("threads", po::value(&base.threads)->default_value(base.threads), "threads of the fold")  //
+      ("device", po::value(&device)->default_value("cpu"), "cpu, or cuda (with --serve)")        //
+      ("serve", "answer cases, JSON objects on lines of stdin, with JSON lines")                 //
       ("repeat", po::value(&base.repeat)->default_value(base.repeat), "runs of each; medians count");
   po::variables_map values;
   po::store(po::parse_command_line(argc, argv, flags), values);
@@ -238,7 +239,8 @@ int run(int argc, char** argv) {
   for (Index const head_dim : dim > 0 ? std::vector<Index>{dim} : std::vector<Index>{128, 64}) {
     for (CpuIsa const path : isas) {
       for (DType const type : chosen(dtype, std::vector{DType::f32, DType::bf16, DType::f16}, "dtype")) {
-        if (isa.empty() && path == CpuIsa::avx512_bf16 && type != DType::bf16) continue;  // avx512 runs them
+        bool const narrow = path == CpuIsa::avx512_bf16 || path == CpuIsa::amx_bf16;
+        if (isa.empty() && narrow && type != DType::bf16) continue;  // avx512 runs them
         for (bool const causal : {false, true}) {
           if (!mask.empty() && causal != (mask == "causal")) continue;
           Setting setting = base;

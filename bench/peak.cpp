@@ -1,5 +1,7 @@
 #include "peak.hpp"
 
+#include "cpu/amx_tiles.hpp"
+
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
@@ -65,6 +67,21 @@ float scalar_batch(long rounds, float factor) {
   for (auto const& sum : sums) total += sum[0] + sum[15];
   return total;
 }
+/// Four sums, as a fold has them: each round is `chains` products.
+float tile_batch(long rounds, float) {
+  using cpu::AmxTiles;
+  AmxTiles::configure();  // all zeros, which take as long
+  for (long round = 0; round < rounds; ++round) {
+    for (int i = 0; i < chains; i += 4) {
+      AmxTiles::multiply_add<0, 4, 6>();
+      AmxTiles::multiply_add<1, 4, 7>();
+      AmxTiles::multiply_add<2, 5, 6>();
+      AmxTiles::multiply_add<3, 5, 7>();
+    }
+  }
+  AmxTiles::release();
+  return 0.0f;
+}
 #endif
 
 /// One way to multiply: a batch of `rounds` rounds, and the FLOPs of each of its chains per round.
@@ -75,6 +92,9 @@ struct Multiplier {
 Multiplier multiplier(CpuIsa isa, [[maybe_unused]] DType dtype) {
   switch (isa) {
 #ifdef __x86_64__
+    case CpuIsa::amx_bf16:
+      if (dtype == DType::bf16) return {tile_batch, 2.0 * 16 * 16 * 32};
+      [[fallthrough]];
     case CpuIsa::avx512_bf16:
       if (dtype == DType::bf16) return {dot_batch, 64};
       [[fallthrough]];
@@ -83,6 +103,7 @@ Multiplier multiplier(CpuIsa isa, [[maybe_unused]] DType dtype) {
     case CpuIsa::avx2:
       return {avx2_batch, 16};
 #else
+    case CpuIsa::amx_bf16:
     case CpuIsa::avx512_bf16:
     case CpuIsa::avx512:
     case CpuIsa::avx2:

@@ -7,8 +7,8 @@
 
 namespace plait {
 
-/// FLOP/s of one thread's independent multiply-adds in registers, over about `seconds`: VDPBF16PS for bf16 on
-/// the avx512_bf16 path, else fused fp32 multiply-adds of the path's width.
+/// FLOP/s of one thread's independent multiply-adds in registers, over about `seconds`: VDPBF16PS or
+/// TDPBF16PS for bf16 on the paths that have them, else fused fp32 multiply-adds of the path's width.
 [[nodiscard]] double multiply_flops_per_second(CpuIsa isa, DType dtype, double seconds);
 
 /// Reads memory far beyond the caches, in order, with several threads.

@@ -2,7 +2,6 @@
 
 using Vector = __m512;
 constexpr Index lanes = 16;
-constexpr Index block_rows = 12;
 
 // The forms with a mask: GCC 12 warns of the others that its own headers read an undefined value.
 constexpr __mmask16 all_lanes = 0xffff;

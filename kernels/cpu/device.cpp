@@ -3,15 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <new>
 #include <numbers>
 #include <utility>
 
+#include "device.hpp"
 #include "fold_work.hpp"
-#include "plait/cpu_device.hpp"
 #include "state_row.hpp"
 
 namespace plait {
@@ -44,49 +43,6 @@ struct CpuFoldPlan : FoldPlan {
   cpu::FoldPath path;
 };
 
-cpu::FoldPath path_of(CpuIsa isa, DType dtype) {
-  switch (isa) {
-#ifdef __x86_64__
-    case CpuIsa::avx512_bf16:
-      return dtype == DType::bf16 ? cpu::avx512_bf16_path() : cpu::avx512_path();
-    case CpuIsa::avx512:
-      return cpu::avx512_path();
-    case CpuIsa::avx2:
-      return cpu::avx2_path();
-#else
-    case CpuIsa::avx512_bf16:
-    case CpuIsa::avx512:
-    case CpuIsa::avx2:
-#endif
-    case CpuIsa::scalar:
-      break;
-  }
-  return cpu::scalar_path();
-}
-
-/// The path that the options or the environment ask for, else the fastest.
-CpuIsa choose_isa(std::optional<CpuIsa> asked) {
-  std::vector<CpuIsa> const supported = supported_isas();
-  std::string names;
-  for (CpuIsa const isa : supported) names += fmt::format("{}{}", names.empty() ? "" : ", ", name(isa));
-  char const* const variable = std::getenv("PLAIT_CPU_ISA");
-  if (!asked && variable != nullptr) {
-    for (CpuIsa const isa : {CpuIsa::scalar, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16}) {
-      if (name(isa) == variable) asked = isa;
-    }
-    if (!asked) {
-      throw Unsupported(
-          fmt::format("PLAIT_CPU_ISA={}: must be scalar, avx2, avx512 or avx512_bf16; this processor has {}",
-                      variable, names));
-    }
-  }
-  if (!asked) return supported.back();
-  if (std::ranges::find(supported, *asked) == supported.end()) {
-    throw Unsupported(fmt::format("the {} path: this processor has {}", name(*asked), names));
-  }
-  return *asked;
-}
-
 /// out = o / l, rounded once. The type is chosen outside the loops, so that they vectorise.
 void finish_row(DType type, float const* o, float l, Index count, void* out) {
   switch (type) {
@@ -104,12 +60,13 @@ void finish_row(DType type, float const* o, float l, Index count, void* out) {
 
 class CpuDevice : public Device {
  public:
-  explicit CpuDevice(CpuOptions options)
-      : isa_(choose_isa(options.isa)),
-        threads_(options.threads > 0 ? options.threads : omp_get_max_threads()) {}
+  CpuDevice(std::string name, cpu::PathOf path_of, int threads)
+      : name_(std::move(name)),
+        path_of_(std::move(path_of)),
+        threads_(threads > 0 ? threads : omp_get_max_threads()) {}
 
   std::string describe() const override {
-    return fmt::format("cpu, {}, {} thread{}", name(isa_), threads_, threads_ == 1 ? "" : "s");
+    return fmt::format("cpu, {}, {} thread{}", name_, threads_, threads_ == 1 ? "" : "s");
   }
 
   std::unique_ptr<DeviceMemory> allocate(std::size_t bytes) override {
@@ -124,7 +81,7 @@ class CpuDevice : public Device {
       throw Unsupported(fmt::format("head dimensions {} and {}: the CPU folds 1 to {}", shape.head_dim,
                                     shape.value_dim, largest));
     }
-    cpu::FoldPath const path = path_of(isa_, shape.dtype);
+    cpu::FoldPath const path = path_of_(shape.dtype);
     auto const needed = scratch_.larger(cpu::FoldScratch(path, shape.head_dim, shape.value_dim, threads_));
     if (needed.bytes() > scratch_.bytes()) {
       scratch_memory_ = std::make_unique<CpuMemory>(needed.bytes());
@@ -206,7 +163,8 @@ class CpuDevice : public Device {
     for (Index row = 0; row < rows; ++row) cpu::clear_row(state, row);
   }
 
-  CpuIsa isa_;
+  std::string name_;
+  cpu::PathOf path_of_;
   int threads_;
   cpu::FoldScratch scratch_;
   std::unique_ptr<CpuMemory> scratch_memory_;
@@ -215,36 +173,8 @@ class CpuDevice : public Device {
 
 }  // namespace
 
-std::string_view name(CpuIsa isa) {
-  switch (isa) {
-    case CpuIsa::scalar:
-      return "scalar";
-    case CpuIsa::avx2:
-      return "avx2";
-    case CpuIsa::avx512:
-      return "avx512";
-    case CpuIsa::avx512_bf16:
-      return "avx512_bf16";
-  }
-  __builtin_unreachable();
-}
-
-std::vector<CpuIsa> supported_isas() {
-  std::vector<CpuIsa> found{CpuIsa::scalar};
-#ifdef __x86_64__
-  bool const avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (avx2) found.push_back(CpuIsa::avx2);
-  bool const avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512) found.push_back(CpuIsa::avx512);
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(CpuIsa::avx512_bf16);
-#endif
-  return found;
-}
-
-std::unique_ptr<Device> make_cpu_device(CpuOptions options) {
-  return std::make_unique<CpuDevice>(options);
+std::unique_ptr<Device> cpu::make_device(std::string name, PathOf path_of, int threads) {
+  return std::make_unique<CpuDevice>(std::move(name), std::move(path_of), threads);
 }
 
 }  // namespace plait

@@ -51,6 +51,7 @@ inline void store_weights(float* row, Index column, Vector weights) {
   store_vector(row + column, weights);
 }
 
+#include "fma.inl"
 #include "fold_few.inl"
 #include "fold_vector.inl"
 

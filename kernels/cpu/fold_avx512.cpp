@@ -15,6 +15,7 @@ namespace {
 
 #include "avx512.inl"
 
+constexpr Index block_rows = 12;
 constexpr Index word_elements = 1;
 
 inline Vector multiply_add(Vector sum, Vector a, Vector b) {
@@ -25,6 +26,7 @@ inline void store_weights(float* row, Index column, Vector weights) {
   store_vector(row + column, weights);
 }
 
+#include "fma.inl"
 #include "fold_few.inl"
 #include "fold_vector.inl"
 

@@ -14,19 +14,15 @@ namespace plait::cpu {
 namespace {
 
 #include "avx512.inl"
+#include "avx512_bf16.inl"
 
-constexpr Index word_elements = 2;
+constexpr Index block_rows = 12;
 
 inline Vector multiply_add(Vector sum, Vector a, Vector b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
 }
 
-/// Rounded to bf16, two a word, over the scores that have been read.
-inline void store_weights(float* row, Index column, Vector weights) {
-  __m256bh const narrow = _mm512_cvtneps_pbh(weights);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + column / 2), reinterpret_cast<__m256i>(narrow));
-}
-
+#include "fma.inl"
 #include "fold_vector.inl"
 
 }  // namespace

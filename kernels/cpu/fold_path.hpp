@@ -58,8 +58,9 @@ inline constexpr Index item_tiles = 8;
 #ifdef __x86_64__
 [[nodiscard]] FoldPath avx2_path();
 [[nodiscard]] FoldPath avx512_path();
-/// bf16 only; the other types take avx512_path().
+/// These two for bf16 only; the other types take avx512_path().
 [[nodiscard]] FoldPath avx512_bf16_path();
+[[nodiscard]] FoldPath amx_bf16_path();
 #endif
 
 }  // namespace plait::cpu

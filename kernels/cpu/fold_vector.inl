@@ -1,38 +1,18 @@
-// The blocked flash tile. The includer has defined, beside what vector.inl needs: `block_rows`,
-// `word_elements` (elements in a 32-bit word along a product's depth) and `multiply_add(sum, a, b)` on
-// vectors of words.
+// The blocked flash tile. The includer has defined, beside what vector.inl needs:
+// `word_elements` (elements in a 32-bit word along a product's depth), `multiply` (the micro-kernel) for
+// `block_rows` rows and fewer in steps of `row_step`, and depths that are multiples of `depth_step` words,
+// and `store_weights`.
 //
 // Per block of keys, K is packed transposed and V as it is, for all tiles of the item and all query heads of
-// the group. Both products run in one micro-kernel: a block of rows by one panel of the packed words, in
-// registers. Scores are scaled by scale · log2(e), masked and their maxima found as they leave the registers;
-// one pass makes them weights.
+// the group. Both products run in one micro-kernel: a block of rows by one panel of the packed words. Scores
+// are scaled by scale · log2(e), masked and their maxima found as they leave it; one pass makes them weights.
 
-constexpr Index panel_vectors = 2;  // block_rows × 2 accumulators, 2 columns, and what is broadcast
-constexpr Index panel = panel_vectors * lanes;
-constexpr Index largest_block = 512;  // keys that are packed at once, at most
-constexpr Index largest_dim = 512;
-// Words from one row of a block to the next, in all its arrays: a constant, so that the micro-kernel's
-// addresses are one register and offsets; and not a multiple of 2 KiB, so that rows do not share cache sets.
-constexpr Index row_stride = largest_dim + 16;
-static_assert(largest_block % panel == 0 && largest_block <= largest_dim && tile_rows % block_rows == 0);
+// Keys are taken in steps: of whole vectors of scores, and of whole steps of the second product's depth.
+constexpr Index key_step = std::max(lanes, depth_step* word_elements);
+static_assert(largest_block % panel == 0 && largest_block <= largest_dim && tile_rows % block_rows == 0 &&
+              block_rows % row_step == 0 && panel % key_step == 0 && lanes % depth_step == 0);
 
 #include "pack.inl"
-
-/// sums = A · B: A is [rows][depth], B is [depth][panel], `vectors` of it wide.
-template <Index rows, Index vectors>
-inline void multiply(float const* a, float const* b, Index depth, Vector (&sums)[rows][vectors]) {
-  for (Index d = 0; d < depth; ++d) {
-    Vector columns[vectors];
-#pragma GCC unroll 2
-    for (Index j = 0; j < vectors; ++j) columns[j] = load_vector(b + d * panel + j * lanes);
-#pragma GCC unroll 12
-    for (Index i = 0; i < rows; ++i) {
-      Vector const value = splat(a[i * row_stride + d]);
-#pragma GCC unroll 2
-      for (Index j = 0; j < vectors; ++j) sums[i][j] = multiply_add(sums[i][j], value, columns[j]);
-    }
-  }
-}
 
 /// Calls use(rows, vectors), both std::integral_constant, with the least number of rows that will do.
 template <class Use>
@@ -41,15 +21,15 @@ inline void with_shape(Index rows, Index vectors, Use&& use) {
     if (vectors == panel_vectors) return use(constant, std::integral_constant<Index, panel_vectors>{});
     use(constant, std::integral_constant<Index, 1>{});
   };
-  if (rows <= block_rows / 3) return with_vectors(std::integral_constant<Index, block_rows / 3>{});
-  if (rows <= 2 * block_rows / 3) return with_vectors(std::integral_constant<Index, 2 * block_rows / 3>{});
+  if (rows <= row_step) return with_vectors(std::integral_constant<Index, row_step>{});
+  if (rows <= 2 * row_step) return with_vectors(std::integral_constant<Index, 2 * row_step>{});
   with_vectors(std::integral_constant<Index, block_rows>{});
 }
 
 /// One thread's scratch. All parts are multiples of 16 floats, so each is aligned to 64 bytes.
 struct Scratch {
   Scratch(float* memory, Index head_dim, Index value_dim)
-      : depth((head_dim + word_elements - 1) / word_elements),
+      : depth(round_up((head_dim + word_elements - 1) / word_elements, depth_step)),
         row_words(round_up(depth, lanes)),
         value_columns(round_up(value_dim, lanes)),
         // K and V of a block, packed, stay in the second cache; and a row's scores in the first.
@@ -148,8 +128,9 @@ class TileFold {
       seen.add({keys.begin - block.begin, keys.end - block.begin});
     });
     if (seen.span.empty()) return;
-    pack_keys(operands_.k, item_.batch, item_.kv_head, block.begin, seen, scratch_.row_words, scratch_.rows,
-              scratch_.k);
+    seen.span = {round_down(seen.span.begin, key_step), round_up(seen.span.end, key_step)};
+    pack_keys(operands_.k, item_.batch, item_.kv_head, block.begin, seen, scratch_.depth, scratch_.row_words,
+              scratch_.rows, scratch_.k);
     pack_values(operands_.v, item_.batch, item_.kv_head, block.begin, seen,
                 scratch_.key_block / word_elements, scratch_.value_columns, scratch_.rows, scratch_.v);
     for_each_range(block, [&](KeyRange const& range, Slice keys) { fold_range(range, keys, block.begin); });
@@ -196,7 +177,7 @@ class TileFold {
     Slice const hull = intersect(keys, {block.span.begin + range.lo, block.span.end + range.hi});
     if (hull.empty()) return;
     Slice const seen{hull.begin - first, hull.end - first};
-    Slice const columns{round_down(seen.begin, lanes), round_up(seen.end, lanes)};
+    Slice const columns{round_down(seen.begin, key_step), round_up(seen.end, key_step)};
     // Of these, those that every row sees need no mask.
     Slice const common = intersect(keys, {block.span.end - 1 + range.lo, block.span.begin + range.hi + 1});
     Slice const clear{common.begin - first, common.end - first};
@@ -240,9 +221,9 @@ class TileFold {
     with_shape(block.count, columns.size() / lanes, [&](auto row_constant, auto vector_constant) {
       constexpr Index rows = row_constant;
       constexpr Index vectors = vector_constant;
-      Vector sums[rows][vectors] = {};
+      Vector sums[rows][vectors];
       multiply<rows, vectors>(scratch_.q, packed, scratch_.depth, sums);
-#pragma GCC unroll 12
+#pragma GCC unroll row_unroll
       for (Index i = 0; i < rows; ++i) {
         if (i >= block.count) break;
         Vector highest = load_vector(scratch_.highest + i * lanes);
@@ -261,7 +242,8 @@ class TileFold {
   /// O = kept · O + weights · V for the keys `seen`, counted from the first packed one. The block's keys are
   /// summed on their own: over long sequences that is more exact than adding each of them to O.
   void add_values(RowBlock const& block, float const* kept, Slice seen) const {
-    Slice const words{seen.begin / word_elements, (seen.end + word_elements - 1) / word_elements};
+    constexpr Index step = depth_step * word_elements;
+    Slice const words{round_down(seen.begin, step) / word_elements, round_up(seen.end, step) / word_elements};
     Index const block_words = scratch_.key_block / word_elements;
     Index const dim = item_.state.value_dim;
     for (Index column = 0; column < dim; column += panel) {
@@ -270,9 +252,9 @@ class TileFold {
       with_shape(block.count, width > lanes ? 2 : 1, [&](auto row_constant, auto vector_constant) {
         constexpr Index rows = row_constant;
         constexpr Index vectors = vector_constant;
-        Vector sums[rows][vectors] = {};
+        Vector sums[rows][vectors];
         multiply<rows, vectors>(scratch_.scores + words.begin, packed, words.size(), sums);
-#pragma GCC unroll 12
+#pragma GCC unroll row_unroll
         for (Index i = 0; i < rows; ++i) {
           if (i >= block.count) break;
           float* const o = item_.state.o + block.at[i] * dim + column;

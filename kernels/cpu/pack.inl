@@ -31,7 +31,7 @@ inline void transpose(Vector (&rows)[lanes]) {
 
 /// Which keys of a block some row sees: the others are packed as zeros, unread.
 struct SeenKeys {
-  Slice span;  ///< from the first such key to the last, counted from the block's first
+  Slice span;  ///< from the first such key to the last, counted from the block's first; packed in whole steps
   bool seen[largest_block];
 
   void add(Slice keys) {
@@ -45,11 +45,12 @@ struct SeenKeys {
 };
 
 /// Keys as columns: [key / panel][word of the head dimension][panel].
-/// @param rows  scratch for `lanes` rows of `words` words, a multiple of lanes
+/// @param depth  words of the head dimension, and zeros up to a multiple of depth_step
+/// @param words  the same in whole vectors
+/// @param rows   scratch for `lanes` rows of `words` words
 inline void pack_keys(TensorView const& k, Index batch, Index head, Index first, SeenKeys const& keys,
-                      Index words, float* rows, float* packed) {
-  Index const depth = (k.dim + word_elements - 1) / word_elements;
-  for (Index key = round_down(keys.span.begin, lanes); key < keys.span.end; key += lanes) {
+                      Index depth, Index words, float* rows, float* packed) {
+  for (Index key = keys.span.begin; key < keys.span.end; key += lanes) {
     for (Index i = 0; i < lanes; ++i) {
       float* const row = rows + i * words;
       if (keys.seen[key + i]) {
