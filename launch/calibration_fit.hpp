@@ -1,0 +1,59 @@
+// From timed folds, merges and exchanges to a machine's numbers: least squares of relative error, none below
+// 0.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "plait/machine.hpp"
+#include "plait/work.hpp"
+
+namespace plait {
+
+/// One measurement for a fit: seconds = Σ factors[i] · x[i].
+struct Observation {
+  std::vector<double> factors;
+  double seconds = 0.0;
+};
+
+/// The x ≥ 0 with the least Σ (predicted / seconds − 1)²: errors count in proportion, so that short steps
+/// weigh as much as long ones. Exact: tries each set of unknowns that may differ from 0.
+/// @param observations  each with as many factors, at most 8, and seconds above 0
+/// @throws std::invalid_argument if they are not so, or there are none
+[[nodiscard]] std::vector<double> fit_non_negative(std::span<Observation const> observations);
+
+/// One fold, alone on its rank.
+struct TimedFold {
+  FoldWork work;
+  double seconds = 0.0;
+};
+
+/// One merge or finish.
+struct TimedStep {
+  double bytes = 0.0;  ///< that it touches
+  double seconds = 0.0;
+};
+
+/// An exchange in which a rank sends so many equal messages to one peer and receives as many.
+struct TimedExchange {
+  double messages = 1.0;
+  double bytes = 0.0;  ///< of each message
+  double seconds = 0.0;
+};
+
+/// Sets fold_seconds, flops_per_second, step_seconds and memory_bytes_per_second. `units` and `tile_rows` are
+/// read. One fit of all: the machine has one memory rate, and this is the one with which steps of all kinds
+/// together are predicted best, each in proportion.
+/// @throws std::invalid_argument if the folds say nothing of the rate of flops
+void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine);
+
+/// seconds = latency + messages · (message_seconds + bytes / rate), the time of an exchange in a simulation.
+/// A rate that cannot be told from infinity is 1e15 bytes/s.
+[[nodiscard]] Link fit_link(std::span<TimedExchange const> exchanges);
+
+/// Largest |predicted / measured − 1| of the folds and steps; of the exchanges.
+[[nodiscard]] double worst_error(std::span<TimedFold const> folds, std::span<TimedStep const> steps,
+                                 Machine const& machine);
+[[nodiscard]] double worst_error(std::span<TimedExchange const> exchanges, Link const& link);
+
+}  // namespace plait
