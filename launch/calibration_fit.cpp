@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 
@@ -43,15 +43,16 @@ double inverse(double seconds_per_unit) {
   return seconds_per_unit > 1.0 / boundless ? 1.0 / seconds_per_unit : boundless;
 }
 
-/// The least squares over the unknowns in `set` alone, the others 0.
+/// Least squares in which some unknowns are 0.
 class SubsetFit {
  public:
-  /// Observations divided by their seconds, so that each should give 1, and columns by their norms.
-  explicit SubsetFit(std::span<Observation const> observations)
-      : unknowns_(observations.front().factors.size()), norms_(unknowns_) {
-    for (Observation const& observation : observations) {
-      Row row = observation.factors;
-      for (double& factor : row) factor /= observation.seconds;
+  /// @param scales   what each observation's factors are divided by
+  /// @param targets  what each should then give
+  SubsetFit(std::span<Observation const> observations, Row const& scales, Row targets)
+      : unknowns_(observations.front().factors.size()), norms_(unknowns_), targets_(std::move(targets)) {
+    for (std::size_t index = 0; index < observations.size(); ++index) {
+      Row row = observations[index].factors;
+      for (double& factor : row) factor /= scales[index];
       for (std::size_t i = 0; i < unknowns_; ++i) norms_[i] += row[i] * row[i];
       rows_.push_back(std::move(row));
     }
@@ -61,16 +62,36 @@ class SubsetFit {
     }
   }
 
-  [[nodiscard]] std::optional<Row> operator()(std::size_t set) const {
+  /// Over the sets of unknowns whose least squares have none below 0, the best.
+  [[nodiscard]] Row best() const {
+    // Fewest unknowns first: one more must be worth it, or rounding decides between equals.
+    constexpr double worth_it = 1e-12;
+    Row best(unknowns_);
+    double least = squares(best);
+    for (std::size_t set = 1; set < (std::size_t{1} << unknowns_); ++set) {
+      std::optional<Row> const x = least_squares(set);
+      if (!x || std::ranges::any_of(*x, [](double value) { return value < 0; })) continue;
+      double const found = squares(*x);
+      if (found >= least - worth_it) continue;
+      least = found;
+      best = *x;
+    }
+    for (std::size_t i = 0; i < unknowns_; ++i) best[i] /= norms_[i];
+    return best;
+  }
+
+ private:
+  [[nodiscard]] std::optional<Row> least_squares(std::size_t set) const {
     std::vector<std::size_t> members;
     for (std::size_t i = 0; i < unknowns_; ++i) {
       if ((set >> i & 1u) != 0) members.push_back(i);
     }
     std::vector<Row> normal(members.size(), Row(members.size()));
     Row right(members.size());
-    for (Row const& row : rows_) {
+    for (std::size_t index = 0; index < rows_.size(); ++index) {
+      Row const& row = rows_[index];
       for (std::size_t i = 0; i < members.size(); ++i) {
-        right[i] += row[members[i]];
+        right[i] += row[members[i]] * targets_[index];
         for (std::size_t j = 0; j < members.size(); ++j) normal[i][j] += row[members[i]] * row[members[j]];
       }
     }
@@ -83,22 +104,17 @@ class SubsetFit {
   /// Of the scaled unknowns.
   [[nodiscard]] double squares(Row const& x) const {
     double sum = 0.0;
-    for (Row const& row : rows_) {
-      double predicted = 0.0;
-      for (std::size_t i = 0; i < unknowns_; ++i) predicted += row[i] * x[i];
-      sum += (predicted - 1.0) * (predicted - 1.0);
+    for (std::size_t index = 0; index < rows_.size(); ++index) {
+      double const error = std::inner_product(x.begin(), x.end(), rows_[index].begin(), -targets_[index]);
+      sum += error * error;
     }
     return sum;
   }
-  [[nodiscard]] Row unscaled(Row x) const {
-    for (std::size_t i = 0; i < unknowns_; ++i) x[i] /= norms_[i];
-    return x;
-  }
 
- private:
   std::size_t unknowns_;
-  Row norms_;
+  Row norms_;  ///< of the columns, which are divided by them
   std::vector<Row> rows_;
+  Row targets_;
 };
 
 }  // namespace
@@ -110,20 +126,25 @@ std::vector<double> fit_non_negative(std::span<Observation const> observations) 
     bool const fits = observation.factors.size() == unknowns && observation.seconds > 0;
     if (!fits || unknowns > most_unknowns) throw std::invalid_argument("observations that do not fit");
   }
-  SubsetFit const fit(observations);
-  Row best(unknowns);
-  double least = fit.squares(best);
-  // Fewest unknowns first: one more must be worth it, or rounding decides between equals.
-  constexpr double worth_it = 1e-12;
-  for (std::size_t set = 1; set < (std::size_t{1} << unknowns); ++set) {
-    std::optional<Row> const x = fit(set);
-    if (!x || std::ranges::any_of(*x, [](double value) { return value < 0; })) continue;
-    double const squares = fit.squares(*x);
-    if (squares >= least - worth_it) continue;
-    least = squares;
-    best = *x;
+  // The least squares relative to the measured times, where an error can be far above 1 but not below -1, are
+  // too low for what no line fits. From there, Gauss and Newton's steps to the least squares of the
+  // logarithm: log(p / seconds) is nearly log(p0 / seconds) + p / p0 - 1.
+  constexpr int steps = 30;
+  Row scales;
+  for (Observation const& observation : observations) scales.push_back(observation.seconds);
+  Row x = SubsetFit(observations, scales, Row(scales.size(), 1.0)).best();
+  for (int step = 0; step < steps; ++step) {
+    constexpr double far = 5.0;  // no step goes farther, in proportion
+    Row targets;
+    for (std::size_t i = 0; i < scales.size(); ++i) {
+      auto const& [factors, seconds] = observations[i];
+      double const predicted = std::inner_product(x.begin(), x.end(), factors.begin(), 0.0);
+      scales[i] = std::max(predicted, seconds / far);
+      targets.push_back(std::clamp(1.0 - std::log(scales[i] / seconds), 1 / far, far));
+    }
+    x = SubsetFit(observations, scales, std::move(targets)).best();
   }
-  return fit.unscaled(best);
+  return x;
 }
 
 void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine) {

@@ -16,8 +16,9 @@ struct Observation {
   double seconds = 0.0;
 };
 
-/// The x ≥ 0 with the least Σ (predicted / seconds − 1)²: errors count in proportion, so that short steps
-/// weigh as much as long ones. Exact: tries each set of unknowns that may differ from 0.
+/// The x ≥ 0 with the least Σ log²(predicted / seconds): errors count in proportion, so that short steps
+/// weigh as much as long ones, and half as much counts like twice as much. Tries each set of unknowns that
+/// may differ from 0.
 /// @param observations  each with as many factors, at most 8, and seconds above 0
 /// @throws std::invalid_argument if they are not so, or there are none
 [[nodiscard]] std::vector<double> fit_non_negative(std::span<Observation const> observations);
