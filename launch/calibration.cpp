@@ -35,8 +35,8 @@ std::vector<FoldCase> fold_cases(DeviceKind device) {
             {1024, 1024, 8, 2},  {2048, 2048, 4, 4},  {4096, 4096, 8, 1},
             {4096, 16384, 8, 2}, {8192, 8192, 16, 4}, {16384, 4096, 16, 16}};
   }
-  return {{1, 1024, 8, 8},  {16, 512, 4, 4},  {64, 64, 1, 1},   {64, 1024, 8, 8}, {128, 256, 8, 2},
-          {192, 192, 1, 1}, {256, 256, 4, 4}, {512, 512, 1, 1}, {512, 256, 8, 2}, {384, 512, 8, 8}};
+  return {{16, 1024, 8, 8}, {64, 256, 4, 4},  {128, 256, 8, 2}, {256, 256, 1, 1}, {256, 512, 8, 2},
+          {512, 512, 1, 1}, {512, 512, 4, 1}, {512, 512, 8, 2}, {512, 128, 8, 8}, {1024, 512, 4, 4}};
 }
 
 FoldCase causal_case(DeviceKind device) {
@@ -139,28 +139,32 @@ void Calibrator::measure_steps() {
   std::vector<double> const seconds = sampler_.medians(samples, steps_share * options_.seconds);
 
   std::vector<TimedFold> timed_folds;
-  std::vector<TimedStep> timed_steps;
+  std::vector<TimedStep> merges;
+  std::vector<TimedStep> finishes;
   for (std::size_t i = 0; i < folds.size(); ++i) timed_folds.push_back({folds[i].work(), seconds[i]});
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    timed_steps.push_back({steps[i].bytes(), seconds[folds.size() + i]});
+    auto& list = steps[i].kind() == StepBench::Kind::merge ? merges : finishes;
+    list.push_back({steps[i].bytes(), seconds[folds.size() + i]});
   }
   TimedFold const causal = timed_folds.back();
   timed_folds.pop_back();
   Machine& machine = result_.machine;
-  job_.together("the rates of folds", [&] { fit_steps(timed_folds, timed_steps, machine); });
-  note(
-      "folds: {:.1f} GFLOP/s and {} each; merges and finishes: {:.2f} GB/s and {} each; largest error "
-      "{:.0f}%",
-      machine.flops_per_second / 1e9, format_seconds(machine.fold_seconds),
-      machine.memory_bytes_per_second / 1e9, format_seconds(machine.step_seconds),
-      100 * worst_error(timed_folds, timed_steps, machine));
+  // Finishes are left out of the fit: a plan has one of each row, often within the fold before it, and many
+  // merges. Where finishes touch memory faster they are predicted a little slow, instead of all merges fast.
+  job_.together("the rates of folds", [&] { fit_steps(timed_folds, merges, machine); });
+  note("folds: {:.1f} GFLOP/s and {} each; merges: {:.2f} GB/s and {} each; largest error {:.0f}%",
+       machine.flops_per_second / 1e9, format_seconds(machine.fold_seconds),
+       machine.memory_bytes_per_second / 1e9, format_seconds(machine.step_seconds),
+       100 * worst_error(timed_folds, merges, machine));
+  note("a finish takes {:.2f} of what it is predicted to",
+       finishes.back().seconds / step_seconds(finishes.back().bytes, machine));
   note("a causal block takes {:.2f} of what its kept area takes at that rate",
        causal.seconds / plait::seconds(causal.work, machine));
   if (std::getenv("PLAIT_CALIBRATE_DEBUG") != nullptr) {
     for (auto const& f : timed_folds)
       note("  fold flops {:.3g} bytes {:.3g}: {} vs {}", f.work.flops, f.work.bytes,
            format_seconds(f.seconds), format_seconds(plait::seconds(f.work, machine)));
-    for (auto const& f : timed_steps)
+    for (auto const& f : merges)
       note("  step bytes {:.3g}: {} vs {}", f.bytes, format_seconds(f.seconds),
            format_seconds(step_seconds(f.bytes, machine)));
   }

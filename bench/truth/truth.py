@@ -105,7 +105,8 @@ class Bench:
                                   asked.latency, "--ranks-per-node", asked.ranks_per_host]
             return "machine: " + " ".join(map(str, self.machine_words)) + " (not calibrated)"
         path = self.asked.out / "machine.json"
-        self.plait("calibrate", "--output", path, on_hosts=True)
+        # As the cases below are run.
+        self.plait("calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path, on_hosts=True)
         self.machine_words = ["--machine", path]
         return "machine calibrated there just before"
 
