@@ -139,32 +139,27 @@ void Calibrator::measure_steps() {
   std::vector<double> const seconds = sampler_.medians(samples, steps_share * options_.seconds);
 
   std::vector<TimedFold> timed_folds;
-  std::vector<TimedStep> merges;
-  std::vector<TimedStep> finishes;
+  std::vector<TimedStep> timed_steps;
   for (std::size_t i = 0; i < folds.size(); ++i) timed_folds.push_back({folds[i].work(), seconds[i]});
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    auto& list = steps[i].kind() == StepBench::Kind::merge ? merges : finishes;
-    list.push_back({steps[i].bytes(), seconds[folds.size() + i]});
+    timed_steps.push_back({steps[i].bytes(), seconds[folds.size() + i]});
   }
   TimedFold const causal = timed_folds.back();
   timed_folds.pop_back();
   Machine& machine = result_.machine;
-  // Finishes are left out of the fit: a plan has one of each row, often within the fold before it, and many
-  // merges. Where finishes touch memory faster they are predicted a little slow, instead of all merges fast.
-  job_.together("the rates of folds", [&] { fit_steps(timed_folds, merges, machine); });
-  note("folds: {:.1f} GFLOP/s and {} each; merges: {:.2f} GB/s and {} each; largest error {:.0f}%",
-       machine.flops_per_second / 1e9, format_seconds(machine.fold_seconds),
-       machine.memory_bytes_per_second / 1e9, format_seconds(machine.step_seconds),
-       100 * worst_error(timed_folds, merges, machine));
-  note("a finish takes {:.2f} of what it is predicted to",
-       finishes.back().seconds / step_seconds(finishes.back().bytes, machine));
+  job_.together("the rates of folds", [&] { fit_steps(timed_folds, timed_steps, machine); });
+  note("folds: {:.1f} GFLOP/s, {:.2f} GB/s and {} each; largest error {:.0f}%",
+       machine.flops_per_second / 1e9, machine.memory_bytes_per_second / 1e9,
+       format_seconds(machine.fold_seconds), 100 * worst_error(timed_folds, {}, machine));
+  note("merges and finishes: {} each; largest error {:.0f}%", format_seconds(machine.step_seconds),
+       100 * worst_error({}, timed_steps, machine));
   note("a causal block takes {:.2f} of what its kept area takes at that rate",
        causal.seconds / plait::seconds(causal.work, machine));
   if (std::getenv("PLAIT_CALIBRATE_DEBUG") != nullptr) {
     for (auto const& f : timed_folds)
       note("  fold flops {:.3g} bytes {:.3g}: {} vs {}", f.work.flops, f.work.bytes,
            format_seconds(f.seconds), format_seconds(plait::seconds(f.work, machine)));
-    for (auto const& f : merges)
+    for (auto const& f : timed_steps)
       note("  step bytes {:.3g}: {} vs {}", f.bytes, format_seconds(f.seconds),
            format_seconds(step_seconds(f.bytes, machine)));
   }

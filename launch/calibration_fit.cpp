@@ -52,7 +52,9 @@ class SubsetFit {
       : unknowns_(observations.front().factors.size()), norms_(unknowns_), targets_(std::move(targets)) {
     for (std::size_t index = 0; index < observations.size(); ++index) {
       Row row = observations[index].factors;
-      for (double& factor : row) factor /= scales[index];
+      double const weight = std::sqrt(observations[index].weight);
+      for (double& factor : row) factor *= weight / scales[index];
+      targets_[index] *= weight;
       for (std::size_t i = 0; i < unknowns_; ++i) norms_[i] += row[i] * row[i];
       rows_.push_back(std::move(row));
     }
@@ -137,7 +139,7 @@ std::vector<double> fit_non_negative(std::span<Observation const> observations) 
     constexpr double far = 5.0;  // no step goes farther, in proportion
     Row targets;
     for (std::size_t i = 0; i < scales.size(); ++i) {
-      auto const& [factors, seconds] = observations[i];
+      auto const& [factors, seconds, weight] = observations[i];
       double const predicted = std::inner_product(x.begin(), x.end(), factors.begin(), 0.0);
       scales[i] = std::max(predicted, seconds / far);
       targets.push_back(std::clamp(1.0 - std::log(scales[i] / seconds), 1 / far, far));
@@ -148,12 +150,15 @@ std::vector<double> fit_non_negative(std::span<Observation const> observations) 
 }
 
 void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine) {
+  constexpr double steps_weight = 0.05;
   std::vector<Observation> observations;
   for (TimedFold const& fold : folds) {
     double const flops = fold.work.flops / busy_share(fold.work, machine);
     observations.push_back({{1.0, flops, 0.0, fold.work.bytes}, fold.seconds});
   }
-  for (TimedStep const& step : steps) observations.push_back({{0.0, 0.0, 1.0, step.bytes}, step.seconds});
+  for (TimedStep const& step : steps) {
+    observations.push_back({{0.0, 0.0, 1.0, step.bytes}, step.seconds, steps_weight});
+  }
   std::vector<double> const x = fit_non_negative(observations);
   if (x[1] <= 0) throw std::invalid_argument("the folds' times do not grow with their flops");
   machine.fold_seconds = x[0];

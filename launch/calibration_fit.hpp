@@ -14,11 +14,12 @@ namespace plait {
 struct Observation {
   std::vector<double> factors;
   double seconds = 0.0;
+  double weight = 1.0;
 };
 
-/// The x ≥ 0 with the least Σ log²(predicted / seconds): errors count in proportion, so that short steps
-/// weigh as much as long ones, and half as much counts like twice as much. Tries each set of unknowns that
-/// may differ from 0.
+/// The x ≥ 0 with the least Σ weight · log²(predicted / seconds): errors count in proportion, so that short
+/// steps weigh as much as long ones, and half as much counts like twice as much. Tries each set of unknowns
+/// that may differ from 0.
 /// @param observations  each with as many factors, at most 8, and seconds above 0
 /// @throws std::invalid_argument if they are not so, or there are none
 [[nodiscard]] std::vector<double> fit_non_negative(std::span<Observation const> observations);
@@ -43,8 +44,8 @@ struct TimedExchange {
 };
 
 /// Sets fold_seconds, flops_per_second, step_seconds and memory_bytes_per_second. `units` and `tile_rows` are
-/// read. One fit of all: the machine has one memory rate, and this is the one with which steps of all kinds
-/// together are predicted best, each in proportion.
+/// read. The machine has one memory rate, which folds and steps may disagree on: folds decide, for nearly all
+/// of a plan's time is theirs, and steps (merges and finishes) have a say where folds leave it open.
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
 void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine);
 

@@ -53,7 +53,6 @@ class StepBench {
   enum class Kind : std::uint8_t { merge, finish };
   StepBench(Device& device, Kind kind, Index rows, Index heads, ElementShape const& elements);
 
-  [[nodiscard]] Kind kind() const { return kind_; }
   /// Bytes that the step touches.
   [[nodiscard]] double bytes() const;
   double operator()(int times);

@@ -59,7 +59,11 @@ Machine read_machine(std::string const& path, Json const& json) {
       if (!mine) fail(fmt::format("\"{}\" is not a number of a machine", key));
     }
   }
-  validate(machine);
+  try {
+    validate(machine);
+  } catch (InvalidProblem const& error) {
+    throw InvalidProblem(fmt::format("{}: {}", path, error.what()));
+  }
   return machine;
 }
 
@@ -85,6 +89,8 @@ Machine load_machine(std::string const& name) {
     return read_machine(name, Json::parse(file));
   } catch (Json::exception const& error) {
     throw FileError(fmt::format("{}: {}", name, error.what()));
+  } catch (std::ios_base::failure const&) {
+    throw FileError(fmt::format("{}: can't be read; is it a regular file?", name));
   }
 }
 

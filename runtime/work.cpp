@@ -5,17 +5,42 @@
 
 namespace plait {
 
+namespace {
+
+/// The rows and keys that the mask leaves anything to do, as one range each.
+struct Reach {
+  Slice rows;
+  Slice keys;
+};
+
+Reach reach(Mask const& mask, Slice q, Slice kv) {
+  std::vector<Band> const bands = mask.restricted(q, kv);
+  if (bands.empty()) return {};
+  Reach reach{bands.front().q, bands.front().kv};
+  for (Band const& band : bands) {
+    reach.rows = {std::min(reach.rows.begin, band.q.begin), std::max(reach.rows.end, band.q.end)};
+    reach.keys = {std::min(reach.keys.begin, band.kv.begin), std::max(reach.keys.end, band.kv.end)};
+  }
+  return reach;
+}
+
+}  // namespace
+
 FoldWork fold_work(Problem const& problem, Block const& q, Block const& kv, Start start) {
   Shape const& shape = problem.shape;
   auto const pairs = static_cast<double>(problem.mask.area(q.slice, kv.slice));
   auto const heads = static_cast<double>(shape.batch * q.heads.size() * shape.group());
-  Block rows = q;
-  rows.tensor = Tensor::state;
-  double const state = static_cast<double>(bytes(rows, shape)) * (start == Start::carried ? 2.0 : 1.0);
+  auto const [rows, keys] = reach(problem.mask, q.slice, kv.slice);
+  auto const bytes_of = [&](Tensor tensor, Slice slice, HeadRange of) {
+    return static_cast<double>(bytes({.tensor = tensor, .slice = slice, .heads = of}, shape));
+  };
+  // A fold that starts a state writes all of its rows, and reads none.
+  double const state = start == Start::carried ? 2.0 * bytes_of(Tensor::state, rows, q.heads)
+                                               : bytes_of(Tensor::state, q.slice, q.heads);
   return {.flops = 2.0 * pairs * heads * static_cast<double>(shape.head_dim + shape.value_dim),
-          .bytes = static_cast<double>(bytes(q, shape)) + static_cast<double>(bytes(kv, shape)) + state,
+          .bytes = bytes_of(Tensor::q, rows, q.heads) + bytes_of(Tensor::kv, keys, kv.heads) + state,
           .query_heads = heads,
-          .rows = static_cast<double>(q.slice.size())};
+          .rows = static_cast<double>(rows.size())};
 }
 
 double busy_share(FoldWork const& work, Machine const& machine) {

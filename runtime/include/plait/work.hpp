@@ -14,7 +14,8 @@ struct FoldWork {
   double rows = 0.0;         ///< of one query head
 };
 
-/// The work of folding key/value block `kv` into the state of query block `q`.
+/// The work of folding key/value block `kv` into the state of query block `q`. Rows without a key of the
+/// block, and keys without a row, count neither as bytes nor as tiles, except in a state that starts here.
 [[nodiscard]] FoldWork fold_work(Problem const& problem, Block const& q, Block const& kv, Start start);
 
 /// The share of the machine's units that the fold's row tiles keep busy: up to 1.
