@@ -19,6 +19,7 @@ po::options_description calibrate_flags() {
   auto add = output.add_options();
   add("output", text("FILE|-"), "the machine as JSON, to a file or stdout (default -)");
   add("name", text("NAME"), "of the machine (default calibrated)");
+  add("explain", "list each measurement, and what the machine's numbers make of it");
   add("help,h", "this text");
   po::options_description measurement("Measurement");
   auto measure = measurement.add_options();
@@ -35,7 +36,17 @@ po::options_description calibrate_flags() {
 struct CalibrateOptions {
   CalibrationOptions calibration;
   std::string output;
+  bool explains = false;
 };
+
+std::string measurement_table(std::vector<Measured> const& measurements) {
+  std::vector<std::vector<std::string>> rows = {{"", "measured", "fitted", "error"}};
+  for (auto const& [what, seconds, fitted] : measurements) {
+    rows.push_back({what, format_seconds(seconds), format_seconds(fitted),
+                    fmt::format("{:+.0f}%", 100 * (fitted / seconds - 1))});
+  }
+  return format_table(rows);
+}
 
 CalibrateOptions parse_calibrate(Words const& words) {
   constexpr std::array<std::string_view, 3> names = {"f32", "f16", "bf16"};
@@ -61,6 +72,7 @@ CalibrateOptions parse_calibrate(Words const& words) {
   elements.head_dim = dim("dim", default_dim);
   elements.value_dim = dim("value-dim", elements.head_dim);
   options.output = line.get("output", "-");
+  options.explains = line.has("explain");
   return options;
 }
 
@@ -83,6 +95,7 @@ ExitCode calibrate(Words const& words, std::unique_ptr<Job>& job) {
   job->together("the report", [&] {
     if (!job->speaks()) return;
     std::FILE* const people = options.output == "-" ? stderr : stdout;
+    if (options.explains) fmt::print(people, "{}", measurement_table(found.measurements));
     for (std::string const& finding : found.findings) fmt::print(people, "{}\n", finding);
     fmt::print(people, "{}: {}\n", found.machine.name, found.machine.sources);
     write_json(options.output, machine_json(found.machine));

@@ -106,6 +106,9 @@ class Calibrator {
   void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
     result_.findings.push_back(fmt::format(format, std::forward<Arguments>(arguments)...));
   }
+  void explain(std::string what, double measured, double fitted) {
+    result_.measurements.push_back({std::move(what), measured, fitted});
+  }
   [[nodiscard]] bool several_hosts() const { return topology_.hosts > 1; }
   [[nodiscard]] bool several_ranks_per_host() const { return topology_.ranks_per_host > 1; }
 
@@ -155,13 +158,12 @@ void Calibrator::measure_steps() {
        100 * worst_error({}, timed_steps, machine));
   note("a causal block takes {:.2f} of what its kept area takes at that rate",
        causal.seconds / plait::seconds(causal.work, machine));
-  if (std::getenv("PLAIT_CALIBRATE_DEBUG") != nullptr) {
-    for (auto const& f : timed_folds)
-      note("  fold flops {:.3g} bytes {:.3g}: {} vs {}", f.work.flops, f.work.bytes,
-           format_seconds(f.seconds), format_seconds(plait::seconds(f.work, machine)));
-    for (auto const& f : timed_steps)
-      note("  step bytes {:.3g}: {} vs {}", f.bytes, format_seconds(f.seconds),
-           format_seconds(step_seconds(f.bytes, machine)));
+  for (TimedFold const& fold : timed_folds) {
+    explain(fmt::format("fold of {:.3g} flops, {:.3g} bytes", fold.work.flops, fold.work.bytes), fold.seconds,
+            plait::seconds(fold.work, machine));
+  }
+  for (TimedStep const& step : timed_steps) {
+    explain(fmt::format("step of {:.3g} bytes", step.bytes), step.seconds, step_seconds(step.bytes, machine));
   }
 }
 
@@ -189,11 +191,9 @@ void Calibrator::measure_level(std::string const& name, std::vector<Peers> const
   note("{}: {:.1f} MB/s, {} each message, {} latency; largest error {:.0f}%", name,
        link.bytes_per_second / 1e6, format_seconds(link.message_seconds),
        format_seconds(link.latency_seconds), 100 * worst_error(exchanges, link));
-  if (std::getenv("PLAIT_CALIBRATE_DEBUG") != nullptr) {
-    for (auto const& e : exchanges)
-      note("  {} x {} B: {} vs {}", e.messages, e.bytes, format_seconds(e.seconds),
-           format_seconds(link.latency_seconds +
-                          e.messages * (link.message_seconds + e.bytes / link.bytes_per_second)));
+  for (TimedExchange const& exchange : exchanges) {
+    explain(fmt::format("exchange of {} x {} bytes", exchange.messages, exchange.bytes), exchange.seconds,
+            seconds_of(exchange, link));
   }
 }
 
@@ -276,11 +276,12 @@ void Calibrator::measure_host() {
   for (std::size_t i = 0; i < moved.size(); ++i) {
     products += moved[i] * (medians[i + 1] - medians[0]);
     squares += moved[i] * moved[i];
-    if (std::getenv("PLAIT_CALIBRATE_DEBUG") != nullptr)
-      note("  moved {} fold {} with {}", moved[i], format_seconds(medians[0]),
-           format_seconds(medians[i + 1]));
   }
   machine.host_seconds_per_byte = std::max(0.0, products / squares);
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), medians[i + 1],
+            medians[0] + moved[i] * machine.host_seconds_per_byte);
+  }
   note("a fold takes {:.2f} ns longer for each byte that moves meanwhile",
        1e9 * machine.host_seconds_per_byte);
 }

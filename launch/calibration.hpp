@@ -19,8 +19,16 @@ struct CalibrationOptions {
   std::string name = "calibrated";
 };
 
+/// What was measured, and what the machine's numbers make of it.
+struct Measured {
+  std::string what;
+  double seconds = 0.0;
+  double fitted_seconds = 0.0;
+};
+
 struct Calibration {
   Machine machine;
+  std::vector<Measured> measurements;
   std::vector<std::string> findings;  ///< for people: how well the numbers fit what was measured, and more
 };
 

@@ -167,6 +167,11 @@ void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> step
   machine.memory_bytes_per_second = inverse(x[3]);
 }
 
+double seconds_of(TimedExchange const& exchange, Link const& link) {
+  double const one = link.message_seconds + exchange.bytes / link.bytes_per_second;
+  return link.latency_seconds + exchange.messages * one;
+}
+
 Link fit_link(std::span<TimedExchange const> exchanges) {
   std::vector<Observation> observations;
   for (TimedExchange const& exchange : exchanges) {
@@ -191,10 +196,7 @@ double worst_error(std::span<TimedFold const> folds, std::span<TimedStep const> 
 double worst_error(std::span<TimedExchange const> exchanges, Link const& link) {
   double worst = 0.0;
   for (TimedExchange const& exchange : exchanges) {
-    double const predicted =
-        link.latency_seconds +
-        exchange.messages * (link.message_seconds + exchange.bytes / link.bytes_per_second);
-    worst = std::max(worst, std::abs(predicted / exchange.seconds - 1));
+    worst = std::max(worst, std::abs(seconds_of(exchange, link) / exchange.seconds - 1));
   }
   return worst;
 }

@@ -49,8 +49,9 @@ struct TimedExchange {
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
 void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine);
 
-/// seconds = latency + messages · (message_seconds + bytes / rate), the time of an exchange in a simulation.
-/// A rate that cannot be told from infinity is 1e15 bytes/s.
+/// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.
+[[nodiscard]] double seconds_of(TimedExchange const& exchange, Link const& link);
+/// The link for which these are nearest. A rate that cannot be told from infinity is 1e15 bytes/s.
 [[nodiscard]] Link fit_link(std::span<TimedExchange const> exchanges);
 
 /// Largest |predicted / measured − 1| of the folds and steps; of the exchanges.
