@@ -39,8 +39,9 @@ std::vector<FoldCase> fold_cases(DeviceKind device) {
           {512, 512, 1, 1}, {512, 512, 4, 1}, {512, 512, 8, 2}, {512, 128, 8, 8}, {1024, 512, 4, 4}};
 }
 
-FoldCase causal_case(DeviceKind device) {
-  return device == DeviceKind::cuda ? FoldCase{8192, 8192, 16, 4, true} : FoldCase{512, 512, 4, 1, true};
+std::vector<FoldCase> causal_cases(DeviceKind device) {
+  if (device == DeviceKind::cuda) return {{2048, 2048, 16, 4, true}, {8192, 8192, 16, 4, true}};
+  return {{192, 192, 8, 2, true}, {512, 512, 4, 1, true}};
 }
 
 /// A fold of some milliseconds, for exchanges to go on beside.
@@ -127,10 +128,11 @@ void Calibrator::measure_steps() {
   std::deque<FoldBench> folds;
   std::deque<StepBench> steps;
   std::vector<Sample> samples;
+  std::size_t const full = fold_cases(kind_).size();
   job_.together("preparing folds", [&] {
-    std::vector<FoldCase> cases = fold_cases(kind_);
-    cases.push_back(causal_case(kind_));
-    for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
+    for (auto const& cases : {fold_cases(kind_), causal_cases(kind_)}) {
+      for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
+    }
     for (auto const kind : {StepBench::Kind::merge, StepBench::Kind::finish}) {
       for (auto const& [rows, heads] : step_cases(kind_)) {
         steps.emplace_back(*device_, kind, rows, heads, options_.elements);
@@ -147,8 +149,9 @@ void Calibrator::measure_steps() {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     timed_steps.push_back({steps[i].bytes(), seconds[folds.size() + i]});
   }
-  TimedFold const causal = timed_folds.back();
-  timed_folds.pop_back();
+  std::vector<TimedFold> const causal(timed_folds.begin() + static_cast<std::ptrdiff_t>(full),
+                                      timed_folds.end());
+  timed_folds.resize(full);
   Machine& machine = result_.machine;
   job_.together("the rates of folds", [&] { fit_steps(timed_folds, timed_steps, machine); });
   note("folds: {:.1f} GFLOP/s, {:.2f} GB/s and {} each; largest error {:.0f}%",
@@ -156,8 +159,10 @@ void Calibrator::measure_steps() {
        format_seconds(machine.fold_seconds), 100 * worst_error(timed_folds, {}, machine));
   note("merges and finishes: {} each; largest error {:.0f}%", format_seconds(machine.step_seconds),
        100 * worst_error({}, timed_steps, machine));
-  note("a causal block takes {:.2f} of what its kept area takes at that rate",
-       causal.seconds / plait::seconds(causal.work, machine));
+  fit_edges(causal, machine);
+  note("a row at a mask's sloped edge costs {:.0f} keys more; largest error of causal blocks {:.0f}%",
+       machine.edge_keys, 100 * worst_error(causal, {}, machine));
+  timed_folds.insert(timed_folds.end(), causal.begin(), causal.end());
   for (TimedFold const& fold : timed_folds) {
     explain(fmt::format("fold of {:.3g} flops, {:.3g} bytes", fold.work.flops, fold.work.bytes), fold.seconds,
             plait::seconds(fold.work, machine));
@@ -239,8 +244,8 @@ void Calibrator::measure_port(double seconds) {
       "preparing exchanges", [&] { return ExchangeBench(*device_, *transport_, peers, messages, bytes); });
   double const once = sampler_.medians({{std::ref(bench), sample_seconds}}, seconds).front();
   Machine& machine = result_.machine;
-  machine.port_bytes_per_second =
-      static_cast<double>(bytes) * topology_.ranks_per_host / (once - machine.network.latency_seconds);
+  double const on_port = std::max(once - machine.network.latency_seconds, once / 2);
+  machine.port_bytes_per_second = static_cast<double>(bytes) * topology_.ranks_per_host / on_port;
   note("a host's port: {:.1f} MB/s for {} ranks", machine.port_bytes_per_second / 1e6,
        topology_.ranks_per_host);
 }
@@ -249,7 +254,10 @@ void Calibrator::measure_host() {
   // A GPU's folds do not run on the cores that move bytes.
   if (kind_ == DeviceKind::cuda || job_.world().size() == 1) return;
   Machine& machine = result_.machine;
-  Link const& link = several_hosts() ? machine.network : machine.node;
+  double rate = several_hosts() ? machine.network.bytes_per_second : machine.node.bytes_per_second;
+  if (machine.port_bytes_per_second > 0) {
+    rate = std::min(rate, machine.port_bytes_per_second / topology_.ranks_per_host);
+  }
   int const rank = job_.world().rank();
   Peers const peers =
       several_hosts() ? between_hosts(topology_, rank, 1, Senders::all) : within_host(topology_, rank, 1);
@@ -261,7 +269,7 @@ void Calibrator::measure_host() {
   std::vector<double> moved;
   job_.together("preparing exchanges", [&] {
     for (double const share : {0.25, 0.5}) {
-      double const bytes = std::clamp(share * alone * link.bytes_per_second, 64e3, 64e6);
+      double const bytes = std::clamp(share * alone * rate, 64e3, 64e6);
       benches.emplace_back(*device_, *transport_, peers, 1, static_cast<std::size_t>(bytes));
       moved.push_back(2 * bytes);  // sent and received
     }

@@ -39,6 +39,12 @@ std::optional<Row> solve(std::vector<Row> a, Row b) {
   return b;
 }
 
+/// What an error of a time counts: most of a plan's time is long folds and long exchanges, but something must
+/// tell the constants too.
+double weight_of(double seconds, double longest) {
+  return std::cbrt(seconds / longest);
+}
+
 double inverse(double seconds_per_unit) {
   return seconds_per_unit > 1.0 / boundless ? 1.0 / seconds_per_unit : boundless;
 }
@@ -151,10 +157,13 @@ std::vector<double> fit_non_negative(std::span<Observation const> observations) 
 
 void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine) {
   constexpr double steps_weight = 0.05;
+  double longest = 0.0;
+  for (TimedFold const& fold : folds) longest = std::max(longest, fold.seconds);
   std::vector<Observation> observations;
   for (TimedFold const& fold : folds) {
     double const flops = fold.work.flops / busy_share(fold.work, machine);
-    observations.push_back({{1.0, flops, 0.0, fold.work.bytes}, fold.seconds});
+    observations.push_back(
+        {{1.0, flops, 0.0, fold.work.bytes}, fold.seconds, weight_of(fold.seconds, longest)});
   }
   for (TimedStep const& step : steps) {
     observations.push_back({{0.0, 0.0, 1.0, step.bytes}, step.seconds, steps_weight});
@@ -167,15 +176,30 @@ void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> step
   machine.memory_bytes_per_second = inverse(x[3]);
 }
 
+void fit_edges(std::span<TimedFold const> folds, Machine& machine) {
+  machine.edge_keys = 0.0;
+  double products = 0.0;
+  double squares = 0.0;
+  for (TimedFold const& fold : folds) {
+    double const one_key =
+        fold.work.edge_flops / (machine.flops_per_second * busy_share(fold.work, machine)) / fold.seconds;
+    products += one_key * (1 - seconds(fold.work, machine) / fold.seconds);
+    squares += one_key * one_key;
+  }
+  if (squares > 0) machine.edge_keys = std::max(0.0, products / squares);
+}
+
 double seconds_of(TimedExchange const& exchange, Link const& link) {
   double const one = link.message_seconds + exchange.bytes / link.bytes_per_second;
   return link.latency_seconds + exchange.messages * one;
 }
 
 Link fit_link(std::span<TimedExchange const> exchanges) {
+  double longest = 0.0;
+  for (TimedExchange const& exchange : exchanges) longest = std::max(longest, exchange.seconds);
   std::vector<Observation> observations;
-  for (TimedExchange const& exchange : exchanges) {
-    observations.push_back({{1.0, exchange.messages, exchange.messages * exchange.bytes}, exchange.seconds});
+  for (auto const& [messages, bytes, seconds] : exchanges) {
+    observations.push_back({{1.0, messages, messages * bytes}, seconds, weight_of(seconds, longest)});
   }
   std::vector<double> const x = fit_non_negative(observations);
   return {.latency_seconds = x[0], .bytes_per_second = inverse(x[2]), .message_seconds = x[1]};

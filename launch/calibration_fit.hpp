@@ -49,6 +49,9 @@ struct TimedExchange {
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
 void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine);
 
+/// Sets edge_keys, given what fit_steps sets: the least squares of the folds' times, which causal masks cut.
+void fit_edges(std::span<TimedFold const> folds, Machine& machine);
+
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.
 [[nodiscard]] double seconds_of(TimedExchange const& exchange, Link const& link);
 /// The link for which these are nearest. A rate that cannot be told from infinity is 1e15 bytes/s.

@@ -21,6 +21,7 @@ void for_each_number(Target& machine, Visit&& visit) {
   visit("fold_seconds", machine.fold_seconds);
   visit("units", machine.units);
   visit("tile_rows", machine.tile_rows);
+  visit("edge_keys", machine.edge_keys);
   visit("memory_bytes_per_second", machine.memory_bytes_per_second);
   visit("step_seconds", machine.step_seconds);
   for (auto const& [name, link] : {std::pair{"node", &machine.node}, {"network", &machine.network}}) {

@@ -108,7 +108,7 @@ class Bench:
         # As the cases below are run.
         self.plait("calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path, on_hosts=True)
         self.machine_words = ["--machine", path]
-        return "machine calibrated there just before"
+        return "machine calibrated there before each case"
 
     def plan(self, problem):
         """What the planner weighs for these ranks, and what it takes."""
@@ -160,6 +160,8 @@ def inside(asked):
                  f"{bench.calibrate()}")
         cases = []
         for problem in problems(asked.sizes):
+            if cases:
+                bench.calibrate()  # again: what others do on this machine meanwhile changes its speed
             case = bench.measure(problem)
             cases.append(case)
             report.write_csv(asked.out / "truth.csv", cases, network)

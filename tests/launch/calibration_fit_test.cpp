@@ -82,6 +82,23 @@ TEST(Fit, ExactTimesGiveTheMachineBack) {
   EXPECT_LT(worst_error(times.exchanges, link), 1e-6);
 }
 
+TEST(Fit, CausalFoldsGiveTheEdgeBack) {
+  Machine edged = known;
+  edged.edge_keys = 48;
+  std::vector<TimedFold> causal;
+  for (double const n : {192.0, 512.0}) {
+    FoldWork const work{
+        .flops = 512 * n * (n + 1) / 2, .edge_flops = 512 * (n - 1), .query_heads = 1, .rows = n};
+    causal.push_back({work, 8e-6 + 512 * (n * (n + 1) / 2 + 48 * (n - 1)) / 40e9});
+  }
+  Machine found = known;
+  fit_edges(causal, found);
+  expect_near(found.edge_keys, 48, 1e-6);
+  for (TimedFold& fold : causal) fold.seconds /= 2;  // faster than their area alone
+  fit_edges(causal, found);
+  EXPECT_EQ(found.edge_keys, 0.0);
+}
+
 TEST(Fit, NoisyTimesGiveItBackNearly) {
   Timed const times = timed(known, 0.05);
   Machine found;

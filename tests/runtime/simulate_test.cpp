@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "plait/plan_builder.hpp"
 #include "plait/planner.hpp"
 #include "plait/strategy.hpp"
+#include "plait/work.hpp"
 #include "random_problem.hpp"
 
 namespace plait {
@@ -262,6 +264,56 @@ TEST(Rules, StepsTakeTheirStartAndTheirBytes) {
   EXPECT_NEAR(result.critical.fold, 10 + 2.008 + 10 + 2.516, 1e-6);
   EXPECT_NEAR(result.critical.merge, 20 + 3 * 0.508 + 20 + 0.508 + 0.504, close);
   EXPECT_NEAR(result.seconds, result.critical.fold + result.critical.merge, close);
+}
+
+/// Documents of four tokens each: of eight rows and the last four keys, four rows have something to do.
+TEST(Rules, OnlyRowsAndKeysThatMeetAreTouched) {
+  constexpr std::array<Index, 2> documents = {4, 4};
+  Shape const shape{.q_tokens = 8,
+                    .kv_tokens = 8,
+                    .q_heads = 1,
+                    .kv_heads = 1,
+                    .head_dim = 125,
+                    .value_dim = 125,
+                    .dtype = DType::f32};
+  Problem const problem{.shape = shape, .mask = Mask::documents(documents), .scale = 1.0};
+  Block const q{.tensor = Tensor::q, .slice = {0, 8}, .heads = {0, 1}};
+  Block const kv{.tensor = Tensor::kv, .slice = {2, 8}, .heads = {0, 1}};
+  FoldWork const all = fold_work(problem, q, kv, Start::carried);
+  EXPECT_NEAR(all.flops, (4 * 2 + 4 * 4) * 500, close);
+  EXPECT_NEAR(all.bytes, 8 * 500 + 6 * 1000 + 2 * 8 * 508, close);
+  Block const last{.tensor = Tensor::kv, .slice = {4, 8}, .heads = {0, 1}};
+  FoldWork const half = fold_work(problem, q, last, Start::carried);
+  EXPECT_NEAR(half.flops, 4 * 4 * 500, close);
+  EXPECT_NEAR(half.bytes, 4 * 500 + 4 * 1000 + 2 * 4 * 508, close);
+  EXPECT_EQ(half.rows, 4);
+  // The rows without a key become identities.
+  EXPECT_NEAR(fold_work(problem, q, last, Start::identity).bytes, 4 * 500 + 4 * 1000 + 8 * 508, close);
+}
+
+/// Of 8 rows and keys: a causal mask cuts 7 rows short (the last sees all keys), a window of 3 keys to the
+/// left and right cuts 4 rows on each side; documents have straight edges alone.
+TEST(Rules, RowsAtSlopedEdgesCostMore) {
+  Machine machine = tiny_machine(1);
+  machine.edge_keys = 3;
+  auto const fold_of = [&](Mask const& mask) {
+    Shape const shape{.q_tokens = 8,
+                      .kv_tokens = 8,
+                      .q_heads = 1,
+                      .kv_heads = 1,
+                      .head_dim = 125,
+                      .value_dim = 125,
+                      .dtype = DType::f32};
+    Problem const problem{.shape = shape, .mask = mask, .scale = 1.0};
+    Block const q{.tensor = Tensor::q, .slice = {0, 8}, .heads = {0, 1}};
+    Block const kv{.tensor = Tensor::kv, .slice = {0, 8}, .heads = {0, 1}};
+    return seconds(fold_work(problem, q, kv, Start::carried), machine);
+  };
+  constexpr std::array<Index, 2> documents = {4, 4};
+  EXPECT_NEAR(fold_of(Mask::full(8, 8)), 64 * 2, close);
+  EXPECT_NEAR(fold_of(Mask::documents(documents)), 32 * 2, close);
+  EXPECT_NEAR(fold_of(Mask::causal(8, 8)), (36 + 7 * 3) * 2, close);
+  EXPECT_NEAR(fold_of(Mask::window(8, 8, 3, 3)), (44 + 8 * 3) * 2, close);
 }
 
 /// On any plan and machine: the chain that ends last accounts for all of the time, and no rank waits longer.
