@@ -28,15 +28,16 @@ constexpr double sample_seconds = 10e-3;
 constexpr std::size_t kibi = 1024;
 constexpr std::size_t mebi = kibi * kibi;
 
-/// From a decode's few queries to blocks of a few tiles; on a GPU, up to folds that keep it busy.
+/// Blocks as plans have them: few queries and many, keys whole and in pieces; on a GPU, up to folds that keep
+/// it busy.
 std::vector<FoldCase> fold_cases(DeviceKind device) {
   if (device == DeviceKind::cuda) {
     return {{1, 8192, 16, 4},    {128, 1024, 1, 1},   {256, 4096, 8, 8},
             {1024, 1024, 8, 2},  {2048, 2048, 4, 4},  {4096, 4096, 8, 1},
             {4096, 16384, 8, 2}, {8192, 8192, 16, 4}, {16384, 4096, 16, 16}};
   }
-  return {{16, 1024, 8, 8}, {64, 256, 4, 4},  {128, 256, 8, 2}, {256, 256, 1, 1}, {256, 512, 8, 2},
-          {512, 512, 1, 1}, {512, 512, 4, 1}, {512, 512, 8, 2}, {512, 128, 8, 8}, {1024, 512, 4, 4}};
+  return {{64, 256, 4, 4},  {64, 1024, 8, 8}, {256, 256, 1, 1}, {256, 512, 8, 2},  {512, 64, 8, 2},
+          {512, 128, 8, 8}, {512, 512, 1, 1}, {512, 512, 8, 2}, {1024, 128, 2, 2}, {1024, 1024, 2, 2}};
 }
 
 std::vector<FoldCase> causal_cases(DeviceKind device) {
