@@ -46,15 +46,18 @@ struct TimedExchange {
 /// Sets fold_seconds, flops_per_second, step_seconds and memory_bytes_per_second. `units` and `tile_rows` are
 /// read. The machine has one memory rate, which folds and steps may disagree on: folds decide, for nearly all
 /// of a plan's time is theirs, and steps (merges and finishes) have a say where folds leave it open.
+/// Long folds weigh more.
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
 void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine);
 
-/// Sets edge_keys, given what fit_steps sets: the least squares of the folds' times, which causal masks cut.
+/// Sets edge_keys, given what fit_steps sets: the least squares of the relative errors of folds under masks
+/// with sloped edges. Not below 0.
 void fit_edges(std::span<TimedFold const> folds, Machine& machine);
 
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.
 [[nodiscard]] double seconds_of(TimedExchange const& exchange, Link const& link);
-/// The link for which these are nearest. A rate that cannot be told from infinity is 1e15 bytes/s.
+/// The link for which these are nearest to the measured times; long exchanges weigh more. A rate that cannot
+/// be told from infinity is 1e15 bytes/s.
 [[nodiscard]] Link fit_link(std::span<TimedExchange const> exchanges);
 
 /// Largest |predicted / measured − 1| of the folds and steps; of the exchanges.
