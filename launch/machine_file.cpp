@@ -21,6 +21,7 @@ void for_each_number(Target& machine, Visit&& visit) {
   visit("fold_seconds", machine.fold_seconds);
   visit("units", machine.units);
   visit("tile_rows", machine.tile_rows);
+  visit("edge_keys", machine.edge_keys);
   visit("memory_bytes_per_second", machine.memory_bytes_per_second);
   visit("step_seconds", machine.step_seconds);
   for (auto const& [name, link] : {std::pair{"node", &machine.node}, {"network", &machine.network}}) {
@@ -59,7 +60,11 @@ Machine read_machine(std::string const& path, Json const& json) {
       if (!mine) fail(fmt::format("\"{}\" is not a number of a machine", key));
     }
   }
-  validate(machine);
+  try {
+    validate(machine);
+  } catch (InvalidProblem const& error) {
+    throw InvalidProblem(fmt::format("{}: {}", path, error.what()));
+  }
   return machine;
 }
 
@@ -85,6 +90,8 @@ Machine load_machine(std::string const& name) {
     return read_machine(name, Json::parse(file));
   } catch (Json::exception const& error) {
     throw FileError(fmt::format("{}: {}", name, error.what()));
+  } catch (std::ios_base::failure const&) {
+    throw FileError(fmt::format("{}: can't be read; is it a regular file?", name));
   }
 }
 

@@ -17,6 +17,8 @@ constexpr std::array subcommands = {
     Subcommand{"plan", "explain, without running: strategy, rounds, bytes, memory, predicted time", plan},
     Subcommand{"study", "scaling study: strong or weak, measured ranks then simulated ones; CSV, JSON, plots",
                study},
+    Subcommand{"calibrate", "measure this job's ranks and links: a machine for plan and study --machine",
+               calibrate},
     Subcommand{"generate", "write random tensors q, k and v of a given shape", generate},
     Subcommand{"info", "ranks, hosts, devices and transports: what was found and what was not", info},
 };

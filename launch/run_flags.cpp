@@ -29,13 +29,14 @@ TransportKind parse_transport(CommandLine const& line) {
 
 void add_run_flags(po::options_description& flags, int repeat_default) {
   std::string const repeat_help = fmt::format("runs to time (default {})", repeat_default);
-  flags.add_options()("device", text("NAME"), "auto, cpu or cuda (default auto: GPUs if every rank has one)")(
-      "share-gpu", "several ranks of a host may use one GPU")(
-      "transport", text("NAME"), "auto, mpi or nccl (default auto: NCCL between GPUs, else MPI)")(
-      "threads", text("N"),
-      "threads per rank (default: OMP_NUM_THREADS, else the host's cores shared evenly)")(
-      "repeat", text("N"), repeat_help.c_str())(
-      "timeout", text("SECONDS"),
+  auto add = flags.add_options();
+  add("device", text("NAME"), "auto, cpu or cuda (default auto: GPUs if every rank has one)");
+  add("share-gpu", "several ranks of a host may use one GPU");
+  add("transport", text("NAME"), "auto, mpi or nccl (default auto: NCCL between GPUs, else MPI)");
+  add("threads", text("N"),
+      "threads per rank (default: OMP_NUM_THREADS, else the host's cores shared evenly)");
+  if (repeat_default > 0) add("repeat", text("N"), repeat_help.c_str());
+  add("timeout", text("SECONDS"),
       "longest wait for a rank that gives no sign of life (default 60); ten times that for one that is alive "
       "but does not do its part");
 }

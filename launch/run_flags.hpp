@@ -19,6 +19,7 @@ struct RunOptions {
 };
 
 /// --device, --share-gpu, --transport, --threads, --repeat, --timeout.
+/// @param repeat_default  0: the command has no --repeat
 void add_run_flags(po::options_description& flags, int repeat_default);
 /// @throws UsageError
 [[nodiscard]] RunOptions parse_run(CommandLine const& line, int repeat_default);

@@ -21,6 +21,7 @@ struct Subcommand {
 
 ExitCode attend(Words const& words, std::unique_ptr<Job>& job);
 ExitCode plan(Words const& words, std::unique_ptr<Job>& job);
+ExitCode calibrate(Words const& words, std::unique_ptr<Job>& job);
 ExitCode study(Words const& words, std::unique_ptr<Job>& job);
 ExitCode generate(Words const& words, std::unique_ptr<Job>& job);
 ExitCode info(Words const& words, std::unique_ptr<Job>& job);

@@ -66,6 +66,7 @@ void validate(Machine const& machine) {
   require("fold_seconds", machine.fold_seconds, true);
   require("units", machine.units, false);
   require("tile_rows", machine.tile_rows, false);
+  require("edge_keys", machine.edge_keys, true);
   require("memory_bytes_per_second", machine.memory_bytes_per_second, false);
   require("step_seconds", machine.step_seconds, true);
   for (auto const& [name, link] :

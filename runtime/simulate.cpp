@@ -1,8 +1,9 @@
 #include "plait/simulate.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
+
+#include "plait/work.hpp"
 
 namespace plait {
 namespace {
@@ -65,32 +66,17 @@ class Simulator {
   }
 
   [[nodiscard]] double fold_seconds(Fold const& fold) const {
-    Shape const& shape = plan_.problem.shape;
-    Block const& q = plan_.block(fold.q);
-    auto const pairs = static_cast<double>(plan_.problem.mask.area(q.slice, plan_.block(fold.kv).slice));
-    auto const heads = static_cast<double>(shape.batch * q.heads.size() * shape.group());
-    double const flops = 2.0 * pairs * heads * static_cast<double>(shape.head_dim + shape.value_dim);
-    double const tiles = heads * std::ceil(static_cast<double>(q.slice.size()) / machine_.tile_rows);
-    double const share = std::min(1.0, tiles / machine_.units);
-    Block rows = q;
-    rows.tensor = Tensor::state;
-    // The state is written, and read unless the fold starts it.
-    double const state =
-        static_cast<double>(plait::bytes(rows, shape)) * (fold.start == Start::carried ? 2.0 : 1.0);
-    double const touched = bytes(fold.q) + bytes(fold.kv) + state;
-    return machine_.fold_seconds + flops / (machine_.flops_per_second * share) +
-           touched / machine_.memory_bytes_per_second;
+    return seconds(fold_work(plan_.problem, plan_.block(fold.q), plan_.block(fold.kv), fold.start), machine_);
   }
 
   [[nodiscard]] double merge_seconds(Merge const& merge) const {
-    constexpr double reads_and_writes = 3.0;  // both states in, one out
-    return machine_.step_seconds + reads_and_writes * bytes(merge.state) / machine_.memory_bytes_per_second;
+    return step_seconds(merge_bytes(plan_.block(merge.state), plan_.problem.shape), machine_);
   }
 
-  /// Reads the state, writes the output.
   [[nodiscard]] double finish_seconds(Finish const& finish) const {
-    return machine_.step_seconds +
-           (bytes(finish.state) + bytes(finish.out)) / machine_.memory_bytes_per_second;
+    double const touched =
+        finish_bytes(plan_.block(finish.state), plan_.block(finish.out), plan_.problem.shape);
+    return step_seconds(touched, machine_);
   }
 
   void record(Event::Kind kind, std::size_t rank, std::size_t round, BlockId block, int peer, double start,

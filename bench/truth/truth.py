@@ -105,9 +105,10 @@ class Bench:
                                   asked.latency, "--ranks-per-node", asked.ranks_per_host]
             return "machine: " + " ".join(map(str, self.machine_words)) + " (not calibrated)"
         path = self.asked.out / "machine.json"
-        self.plait("calibrate", "--output", path, on_hosts=True)
+        # As the cases below are run.
+        self.plait("calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path, on_hosts=True)
         self.machine_words = ["--machine", path]
-        return "machine calibrated there just before"
+        return "machine calibrated there before each case"
 
     def plan(self, problem):
         """What the planner weighs for these ranks, and what it takes."""
@@ -159,6 +160,8 @@ def inside(asked):
                  f"{bench.calibrate()}")
         cases = []
         for problem in problems(asked.sizes):
+            if cases:
+                bench.calibrate()  # again: what others do on this machine meanwhile changes its speed
             case = bench.measure(problem)
             cases.append(case)
             report.write_csv(asked.out / "truth.csv", cases, network)

@@ -21,7 +21,7 @@ expect() {
 }
 
 expect 0 1 "  attend " "$plait" --help
-for subcommand in attend plan study generate info; do
+for subcommand in attend plan study calibrate generate info; do
   expect 0 1 "Exit codes: 0 done, 1 failed, 2 usage, 3 check failed, 75" "$plait" $subcommand --help
   expect 0 1 "Examples:" "$plait" $subcommand --help
 done

@@ -3,9 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 
+#include "plait/plan_builder.hpp"
 #include "plait/planner.hpp"
 #include "plait/strategy.hpp"
+#include "plait/work.hpp"
+#include "random_problem.hpp"
 
 namespace plait {
 namespace {
@@ -78,6 +83,281 @@ TEST(Simulate, TimelineHasEveryStepAndNoOverlapOfComputation) {
   }
   EXPECT_EQ(folds, planned_folds);
   EXPECT_EQ(sends, planned_sends);
+}
+
+/// One token per rank and one head of 125 elements of 4 bytes: queries of 500 bytes, keys and values of
+/// 1,000, a state of 127 · 4 = 508, an output of 125 · 4 + 4 = 504. A fold of one pair is 2 · 250 = 500
+/// flops.
+class Tiny : public PlanBuilder {
+ public:
+  explicit Tiny(int ranks_in, Index rows = 1)
+      : PlanBuilder(problem(ranks_in, rows),
+                    make_layouts("contiguous", problem(ranks_in, rows).mask, ranks_in), "tiny") {}
+
+  /// The rank's own keys and values, 1,000 bytes a row, in this round.
+  void send_kv(int from, int to) { send(from, at_rest, to, kv_blocks(from).front()); }
+  /// The rank's own queries with its own keys, in this round.
+  void fold_own(int rank) { fold_at_home(rank, q_blocks(rank).front(), kv_blocks(rank).front(), at_rest); }
+
+ private:
+  static Problem problem(int ranks_in, Index rows) {
+    Index const n = ranks_in * rows;
+    Shape const shape{.q_tokens = n,
+                      .kv_tokens = n,
+                      .q_heads = 1,
+                      .kv_heads = 1,
+                      .head_dim = 125,
+                      .value_dim = 125,
+                      .dtype = DType::f32};
+    return {.shape = shape, .mask = Mask::full(n, n), .scale = 1.0};
+  }
+};
+
+/// 1,000 bytes take 0.25 + 1 s on a link within a node and arrive 0.5 s later; 0.125 + 2 + 4 s between nodes.
+/// A fold of one pair takes 2 s. Memory costs nothing.
+Machine tiny_machine(int ranks_per_node) {
+  return {.ranks_per_node = ranks_per_node,
+          .flops_per_second = 250,
+          .memory_bytes_per_second = 1e15,
+          .node = {.latency_seconds = 0.5, .bytes_per_second = 1000, .message_seconds = 0.25},
+          .network = {.latency_seconds = 4, .bytes_per_second = 500, .message_seconds = 0.125}};
+}
+
+Simulation simulate(Tiny&& tiny, Machine const& machine) {
+  tiny.end_round();
+  return simulate(std::move(tiny).done(), machine, Record::nothing);
+}
+
+constexpr double close = 1e-9;
+
+TEST(Rules, AMessageTakesItsOverheadItsBytesAndTheLatency) {
+  Tiny tiny(2);
+  tiny.send_kv(0, 1);
+  Simulation const result = simulate(std::move(tiny), tiny_machine(2));
+  EXPECT_NEAR(result.seconds, 0.25 + 1 + 0.5, close);
+  EXPECT_NEAR(result.critical.node, 1.25, close);
+  EXPECT_NEAR(result.critical.latency, 0.5, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[1], 1.75, close);
+  EXPECT_EQ(result.network_bytes, (std::vector<std::uint64_t>{0, 0}));
+}
+
+TEST(Rules, MessagesThatARankSendsShareItsLink) {
+  Tiny tiny(3);
+  tiny.send_kv(0, 1);
+  tiny.send_kv(0, 2);
+  EXPECT_NEAR(simulate(std::move(tiny), tiny_machine(3)).seconds, 2 * 1.25 + 0.5, close);
+}
+
+TEST(Rules, MessagesThatARankReceivesShareItsLink) {
+  Tiny tiny(3);
+  tiny.send_kv(1, 0);
+  tiny.send_kv(2, 0);
+  EXPECT_NEAR(simulate(std::move(tiny), tiny_machine(3)).seconds, 2 * 1.25 + 0.5, close);
+}
+
+TEST(Rules, LinksCarryBothWaysAtOnce) {
+  Tiny tiny(2);
+  tiny.send_kv(0, 1);
+  tiny.send_kv(1, 0);
+  EXPECT_NEAR(simulate(std::move(tiny), tiny_machine(2)).seconds, 1.75, close);
+}
+
+TEST(Rules, LevelsHaveLinksOfTheirOwn) {
+  Tiny tiny(4);
+  tiny.send_kv(0, 1);  // within the node: 1.25 s, arrives at 1.75
+  tiny.send_kv(0, 2);  // between nodes, on another link meanwhile: 2.125 s, arrives at 6.125
+  Simulation const result = simulate(std::move(tiny), tiny_machine(2));
+  EXPECT_NEAR(result.seconds, 6.125, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[1], 1.75, close);
+  EXPECT_NEAR(result.critical.network, 2.125, close);
+  EXPECT_EQ(result.critical.node, 0.0);
+  EXPECT_EQ(result.network_bytes, (std::vector<std::uint64_t>{1000, 0, 0, 0}));
+}
+
+TEST(Rules, RanksOfANodeShareItsPort) {
+  auto const two_to_the_next_node = [](Machine const& machine) {
+    Tiny tiny(4);
+    tiny.send_kv(0, 2);
+    tiny.send_kv(1, 3);
+    return simulate(std::move(tiny), machine).seconds;
+  };
+  Machine machine = tiny_machine(2);
+  EXPECT_NEAR(two_to_the_next_node(machine), 2.125 + 4, close);
+  machine.port_bytes_per_second = 400;  // 2.5 s each, one after the other
+  EXPECT_NEAR(two_to_the_next_node(machine), 2 * 2.5 + 4, close);
+  machine.port_bytes_per_second = 1e6;  // the links are slower
+  EXPECT_NEAR(two_to_the_next_node(machine), 2.125 + 4, close);
+}
+
+TEST(Rules, ATransferIsReadyWhenBothRanksHaveBegunTheRound) {
+  Tiny tiny(2);
+  tiny.fold_own(1);
+  tiny.end_round();
+  tiny.send_kv(0, 1);
+  Simulation const result = simulate(std::move(tiny), tiny_machine(2));
+  EXPECT_NEAR(result.seconds, 2 + 1.75, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[0], 3.75, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[1], 1.75, close);
+  // The chain is that of the rank for which the transfer waited.
+  EXPECT_NEAR(result.critical.fold, 2, close);
+  EXPECT_NEAR(result.critical.node, 1.25, close);
+}
+
+TEST(Rules, TransfersHideBehindFoldsOfTheirRound) {
+  Tiny tiny(2);
+  tiny.fold_own(0);
+  tiny.fold_own(1);
+  tiny.send_kv(0, 1);
+  Simulation const result = simulate(std::move(tiny), tiny_machine(2));
+  EXPECT_NEAR(result.seconds, 2, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[1], 0, close);
+}
+
+TEST(Rules, BytesThatMoveMeanwhileMakeARankComputeLonger) {
+  Machine machine = tiny_machine(2);
+  machine.host_seconds_per_byte = 1e-3;
+  Tiny folds(2);
+  folds.fold_own(0);
+  folds.send_kv(0, 1);
+  folds.send_kv(1, 0);
+  Simulation const result = simulate(std::move(folds), machine);
+  EXPECT_NEAR(result.seconds, 2 + 2000 * 1e-3, close);  // sent and received
+  EXPECT_NEAR(result.critical.fold, 4, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[1], 1.75, close);
+  Tiny only_moves(2);  // what does not compute is not slowed down
+  only_moves.send_kv(0, 1);
+  EXPECT_NEAR(simulate(std::move(only_moves), machine).seconds, 1.75, close);
+}
+
+TEST(Rules, FoldsWithFewTilesUseAShareOfTheUnits) {
+  // 8 rows and 8 keys: 64 pairs of 500 flops, 128 s at 250 flops/s.
+  auto const fold_seconds = [](int units, int tile_rows) {
+    Tiny tiny(1, 8);
+    tiny.fold_own(0);
+    Machine machine = tiny_machine(1);
+    machine.units = units;
+    machine.tile_rows = tile_rows;
+    return simulate(std::move(tiny), machine).seconds;
+  };
+  EXPECT_NEAR(fold_seconds(1, 128), 128, close);
+  EXPECT_NEAR(fold_seconds(4, 4), 128 * 2, close);  // 2 tiles
+  EXPECT_NEAR(fold_seconds(4, 3), 128 * 4.0 / 3, close);
+  EXPECT_NEAR(fold_seconds(4, 2), 128, close);
+  EXPECT_NEAR(fold_seconds(4, 1), 128, close);  // 8 tiles
+}
+
+TEST(Rules, StepsTakeTheirStartAndTheirBytes) {
+  Machine machine = tiny_machine(1);
+  machine.flops_per_second = 1e15;
+  machine.memory_bytes_per_second = 1000;
+  machine.fold_seconds = 10;
+  machine.step_seconds = 20;
+  Tiny tiny(1);
+  BlockId const q = tiny.q_blocks(0).front();
+  tiny.fold_own(0);  // from the identity: queries, keys and values in, the state out
+  tiny.fold_own(0);  // the state in, too
+  tiny.end_round();
+  SlotId const other = tiny.acquire(0, tiny.state_of(q));
+  tiny.merge_at_home(0, q, other);
+  tiny.finish(0, q, other, at_rest);
+  Simulation const result = simulate(std::move(tiny), machine);
+  EXPECT_NEAR(result.critical.fold, 10 + 2.008 + 10 + 2.516, 1e-6);
+  EXPECT_NEAR(result.critical.merge, 20 + 3 * 0.508 + 20 + 0.508 + 0.504, close);
+  EXPECT_NEAR(result.seconds, result.critical.fold + result.critical.merge, close);
+}
+
+/// Documents of four tokens each: of eight rows and the last four keys, four rows have something to do.
+TEST(Rules, OnlyRowsAndKeysThatMeetAreTouched) {
+  constexpr std::array<Index, 2> documents = {4, 4};
+  Shape const shape{.q_tokens = 8,
+                    .kv_tokens = 8,
+                    .q_heads = 1,
+                    .kv_heads = 1,
+                    .head_dim = 125,
+                    .value_dim = 125,
+                    .dtype = DType::f32};
+  Problem const problem{.shape = shape, .mask = Mask::documents(documents), .scale = 1.0};
+  Block const q{.tensor = Tensor::q, .slice = {0, 8}, .heads = {0, 1}};
+  Block const kv{.tensor = Tensor::kv, .slice = {2, 8}, .heads = {0, 1}};
+  FoldWork const all = fold_work(problem, q, kv, Start::carried);
+  EXPECT_NEAR(all.flops, (4 * 2 + 4 * 4) * 500, close);
+  EXPECT_NEAR(all.bytes, 8 * 500 + 6 * 1000 + 2 * 8 * 508, close);
+  Block const last{.tensor = Tensor::kv, .slice = {4, 8}, .heads = {0, 1}};
+  FoldWork const half = fold_work(problem, q, last, Start::carried);
+  EXPECT_NEAR(half.flops, 4 * 4 * 500, close);
+  EXPECT_NEAR(half.bytes, 4 * 500 + 4 * 1000 + 2 * 4 * 508, close);
+  EXPECT_EQ(half.rows, 4);
+  // The rows without a key become identities.
+  EXPECT_NEAR(fold_work(problem, q, last, Start::identity).bytes, 4 * 500 + 4 * 1000 + 8 * 508, close);
+}
+
+/// Of 8 rows and keys: a causal mask cuts 7 rows short (the last sees all keys), a window of 3 keys to the
+/// left and right cuts 4 rows on each side; documents have straight edges alone.
+TEST(Rules, RowsAtSlopedEdgesCostMore) {
+  Machine machine = tiny_machine(1);
+  machine.edge_keys = 3;
+  auto const fold_of = [&](Mask const& mask) {
+    Shape const shape{.q_tokens = 8,
+                      .kv_tokens = 8,
+                      .q_heads = 1,
+                      .kv_heads = 1,
+                      .head_dim = 125,
+                      .value_dim = 125,
+                      .dtype = DType::f32};
+    Problem const problem{.shape = shape, .mask = mask, .scale = 1.0};
+    Block const q{.tensor = Tensor::q, .slice = {0, 8}, .heads = {0, 1}};
+    Block const kv{.tensor = Tensor::kv, .slice = {0, 8}, .heads = {0, 1}};
+    return seconds(fold_work(problem, q, kv, Start::carried), machine);
+  };
+  constexpr std::array<Index, 2> documents = {4, 4};
+  EXPECT_NEAR(fold_of(Mask::full(8, 8)), 64 * 2, close);
+  EXPECT_NEAR(fold_of(Mask::documents(documents)), 32 * 2, close);
+  EXPECT_NEAR(fold_of(Mask::causal(8, 8)), (36 + 7 * 3) * 2, close);
+  EXPECT_NEAR(fold_of(Mask::window(8, 8, 3, 3)), (44 + 8 * 3) * 2, close);
+}
+
+/// On any plan and machine: the chain that ends last accounts for all of the time, and no rank waits longer.
+TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
+  std::uint64_t const seed = test::seed_or(11);
+  SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
+  test::Random random(seed);
+  std::uniform_real_distribution<double> exponent(-3.0, 3.0);
+  auto const around = [&](double value) { return value * std::pow(10.0, exponent(random)); };
+  auto const random_link = [&] {
+    return Link{
+        .latency_seconds = around(1e-5), .bytes_per_second = around(1e8), .message_seconds = around(1e-6)};
+  };
+  for (int round = 0; round < 100; ++round) {
+    Index const n = test::uniform(random, 0, round % 4 == 0 ? 3000 : 60);
+    int const count = static_cast<int>(test::uniform(random, 1, 9));
+    Shape const shape{.q_tokens = n,
+                      .kv_tokens = n,
+                      .q_heads = 8,
+                      .kv_heads = 2,
+                      .head_dim = 16,
+                      .value_dim = 8,
+                      .dtype = DType::bf16};
+    Problem const problem{.shape = shape, .mask = test::random_mask(random, n, n), .scale = 1.0};
+    Layouts const layouts = test::random_layouts(random, problem.mask, count);
+    Machine const machine{.ranks_per_node = static_cast<int>(test::uniform(random, 1, count)),
+                          .flops_per_second = around(1e9),
+                          .fold_seconds = around(1e-6),
+                          .units = static_cast<int>(test::uniform(random, 1, 64)),
+                          .memory_bytes_per_second = around(1e9),
+                          .step_seconds = around(1e-6),
+                          .node = random_link(),
+                          .network = random_link(),
+                          .port_bytes_per_second = round % 2 == 0 ? around(1e8) : 0.0,
+                          .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0};
+    for (std::string const& strategy : test::all_variants(problem, layouts)) {
+      Simulation const result = simulate(make_plan(problem, layouts, strategy), machine, Record::nothing);
+      ASSERT_NEAR(result.critical.total(), result.seconds, 1e-9 * result.seconds) << strategy;
+      for (double const exposed : result.exposed_comm_seconds) {
+        ASSERT_GE(exposed, 0.0) << strategy;
+        ASSERT_LE(exposed, result.seconds * (1 + 1e-9)) << strategy;
+      }
+    }
+  }
 }
 
 /// Few queries over many keys: moving the queries is cheaper than moving the keys, and the choice must see

@@ -16,8 +16,9 @@ struct Link {
 };
 
 /// A rank's fold takes fold_seconds + flops / rate + bytes / memory_bytes_per_second: it reads queries, keys,
-/// values and state, and writes the state. The rate is flops_per_second if the fold has row tiles (of
-/// tile_rows rows of one head) for all of `units`, and in proportion less if it has fewer.
+/// values and state, and writes the state, of the rows and keys that its mask lets meet. The rate is
+/// flops_per_second if the fold has row tiles (of tile_rows rows of one head) for all of `units`, and in
+/// proportion less if it has fewer.
 struct Machine {
   std::string name = "flat";
   std::string sources = {};  ///< where the numbers are from
@@ -26,6 +27,9 @@ struct Machine {
   double fold_seconds = 0.0;
   int units = 1;  ///< multiprocessors of a GPU; 1 for a CPU rank
   int tile_rows = 128;
+  /// Keys by which each row costs more where a band's sloped edge cuts its keys off: tiles visit a few that
+  /// the mask drops, and test the others. So a causal block takes more than half of a full one.
+  double edge_keys = 0.0;
   double memory_bytes_per_second = 5e9;  ///< of a rank: bytes read and written
   double step_seconds = 0.0;             ///< of any merge or finish
   Link node = {};                        ///< between ranks of one node

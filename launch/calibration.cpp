@@ -1,0 +1,331 @@
+#include "calibration.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <set>
+
+#include "calibration_fit.hpp"
+#include "calibration_links.hpp"
+#include "calibration_sampling.hpp"
+#include "plait/cpu_device.hpp"
+#include "plait/cuda_device.hpp"
+#include "size.hpp"
+
+namespace plait {
+namespace {
+
+/// How the time is shared out.
+constexpr double steps_share = 0.4;
+constexpr double links_share = 0.4;
+constexpr double host_share = 0.2;
+constexpr double sample_seconds = 10e-3;
+
+constexpr std::size_t kibi = 1024;
+constexpr std::size_t mebi = kibi * kibi;
+
+/// Blocks as plans have them: few queries and many, keys whole and in pieces; on a GPU, up to folds that keep
+/// it busy.
+std::vector<FoldCase> fold_cases(DeviceKind device) {
+  if (device == DeviceKind::cuda) {
+    return {{1, 8192, 16, 4},    {128, 1024, 1, 1},   {256, 4096, 8, 8},
+            {1024, 1024, 8, 2},  {2048, 2048, 4, 4},  {4096, 4096, 8, 1},
+            {4096, 16384, 8, 2}, {8192, 8192, 16, 4}, {16384, 4096, 16, 16}};
+  }
+  return {{64, 256, 4, 4},  {64, 1024, 8, 8}, {256, 256, 1, 1}, {256, 512, 8, 2},  {512, 64, 8, 2},
+          {512, 128, 8, 8}, {512, 512, 1, 1}, {512, 512, 8, 2}, {1024, 128, 2, 2}, {1024, 1024, 2, 2}};
+}
+
+std::vector<FoldCase> causal_cases(DeviceKind device) {
+  if (device == DeviceKind::cuda) return {{2048, 2048, 16, 4, true}, {8192, 8192, 16, 4, true}};
+  return {{192, 192, 8, 2, true}, {512, 512, 4, 1, true}};
+}
+
+/// A fold of some milliseconds, for exchanges to go on beside.
+constexpr FoldCase long_fold{512, 512, 4, 4};
+
+struct StepCase {
+  Index rows;
+  Index heads;
+};
+std::vector<StepCase> step_cases(DeviceKind device) {
+  if (device == DeviceKind::cuda) return {{128, 1}, {1024, 8}, {8192, 8}, {8192, 32}};
+  return {{16, 1}, {128, 4}, {512, 8}, {2048, 8}};
+}
+
+struct ExchangeCase {
+  int messages;
+  std::size_t bytes;
+};
+std::vector<ExchangeCase> exchange_cases(DeviceKind device) {
+  std::vector<ExchangeCase> cases = {{1, 0},          {8, 0},          {1, 16 * kibi}, {1, 128 * kibi},
+                                     {4, 128 * kibi}, {1, 512 * kibi}, {1, 2 * mebi},  {1, 8 * mebi}};
+  if (device == DeviceKind::cuda) cases.push_back({1, 64 * mebi});
+  return cases;
+}
+
+/// A job's calibration under way: each step of it sets numbers of the machine and notes what it found.
+class Calibrator {
+ public:
+  Calibrator(Job const& job, CalibrationOptions const& options, DeviceChoice const& choice,
+             std::unique_ptr<Device> device, std::unique_ptr<Transport> transport, Topology const& topology)
+      : job_(job),
+        options_(options),
+        kind_(choice.kind),
+        device_(std::move(device)),
+        transport_(std::move(transport)),
+        topology_(topology),
+        sampler_(job, *transport_) {
+    Machine& machine = result_.machine;
+    machine.name = options.name;
+    machine.ranks_per_node = topology.ranks_per_host;
+    if (kind_ == DeviceKind::cuda) {
+      machine.units = cuda_devices().at(static_cast<std::size_t>(choice.cuda.index)).multiprocessors;
+    }
+  }
+
+  Calibration run() {
+    measure_steps();
+    measure_links();
+    measure_host();
+    result_.machine.sources = sources();
+    validate(result_.machine);
+    return std::move(result_);
+  }
+
+ private:
+  void measure_steps();
+  void measure_links();
+  void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
+  void measure_port(double seconds);
+  void measure_host();
+  [[nodiscard]] std::string sources() const;
+  template <class... Arguments>
+  void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+    result_.findings.push_back(fmt::format(format, std::forward<Arguments>(arguments)...));
+  }
+  void explain(std::string what, double measured, double fitted) {
+    result_.measurements.push_back({std::move(what), measured, fitted});
+  }
+  [[nodiscard]] bool several_hosts() const { return topology_.hosts > 1; }
+  [[nodiscard]] bool several_ranks_per_host() const { return topology_.ranks_per_host > 1; }
+
+  Job const& job_;
+  CalibrationOptions const& options_;
+  DeviceKind kind_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Transport> transport_;
+  Topology topology_;
+  Sampler sampler_;
+  Calibration result_;
+  std::string levels_;  ///< which links were measured, in words
+};
+
+void Calibrator::measure_steps() {
+  std::deque<FoldBench> folds;
+  std::deque<StepBench> steps;
+  std::vector<Sample> samples;
+  std::size_t const full = fold_cases(kind_).size();
+  job_.together("preparing folds", [&] {
+    for (auto const& cases : {fold_cases(kind_), causal_cases(kind_)}) {
+      for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
+    }
+    for (auto const kind : {StepBench::Kind::merge, StepBench::Kind::finish}) {
+      for (auto const& [rows, heads] : step_cases(kind_)) {
+        steps.emplace_back(*device_, kind, rows, heads, options_.elements);
+      }
+    }
+  });
+  for (FoldBench& fold : folds) samples.push_back({std::ref(fold), sample_seconds});
+  for (StepBench& step : steps) samples.push_back({std::ref(step), sample_seconds});
+  std::vector<double> const seconds = sampler_.medians(samples, steps_share * options_.seconds);
+
+  std::vector<TimedFold> timed_folds;
+  std::vector<TimedStep> timed_steps;
+  for (std::size_t i = 0; i < folds.size(); ++i) timed_folds.push_back({folds[i].work(), seconds[i]});
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    timed_steps.push_back({steps[i].bytes(), seconds[folds.size() + i]});
+  }
+  std::vector<TimedFold> const causal(timed_folds.begin() + static_cast<std::ptrdiff_t>(full),
+                                      timed_folds.end());
+  timed_folds.resize(full);
+  Machine& machine = result_.machine;
+  job_.together("the rates of folds", [&] { fit_steps(timed_folds, timed_steps, machine); });
+  note("folds: {:.1f} GFLOP/s, {:.2f} GB/s and {} each; largest error {:.0f}%",
+       machine.flops_per_second / 1e9, machine.memory_bytes_per_second / 1e9,
+       format_seconds(machine.fold_seconds), 100 * worst_error(timed_folds, {}, machine));
+  note("merges and finishes: {} each; largest error {:.0f}%", format_seconds(machine.step_seconds),
+       100 * worst_error({}, timed_steps, machine));
+  fit_edges(causal, machine);
+  note("a row at a mask's sloped edge costs {:.0f} keys more; largest error of causal blocks {:.0f}%",
+       machine.edge_keys, 100 * worst_error(causal, {}, machine));
+  timed_folds.insert(timed_folds.end(), causal.begin(), causal.end());
+  for (TimedFold const& fold : timed_folds) {
+    explain(fmt::format("fold of {:.3g} flops, {:.3g} bytes", fold.work.flops, fold.work.bytes), fold.seconds,
+            plait::seconds(fold.work, machine));
+  }
+  for (TimedStep const& step : timed_steps) {
+    explain(fmt::format("step of {:.3g} bytes", step.bytes), step.seconds, step_seconds(step.bytes, machine));
+  }
+}
+
+void Calibrator::measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds,
+                               Link& link) {
+  std::deque<ExchangeBench> benches;
+  std::vector<ExchangeCase> cases;
+  std::vector<Sample> samples;
+  job_.together("preparing exchanges", [&] {
+    for (Peers const& peers : patterns) {
+      for (ExchangeCase const& exchange : exchange_cases(kind_)) {
+        benches.emplace_back(*device_, *transport_, peers, exchange.messages, exchange.bytes);
+        cases.push_back(exchange);
+      }
+    }
+  });
+  for (ExchangeBench& bench : benches) samples.push_back({std::ref(bench), sample_seconds});
+  std::vector<double> const medians = sampler_.medians(samples, seconds);
+  std::vector<TimedExchange> exchanges;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    exchanges.push_back(
+        {static_cast<double>(cases[i].messages), static_cast<double>(cases[i].bytes), medians[i]});
+  }
+  link = fit_link(exchanges);
+  note("{}: {:.1f} MB/s, {} each message, {} latency; largest error {:.0f}%", name,
+       link.bytes_per_second / 1e6, format_seconds(link.message_seconds),
+       format_seconds(link.latency_seconds), 100 * worst_error(exchanges, link));
+  for (TimedExchange const& exchange : exchanges) {
+    explain(fmt::format("exchange of {} x {} bytes", exchange.messages, exchange.bytes), exchange.seconds,
+            seconds_of(exchange, link));
+  }
+}
+
+void Calibrator::measure_links() {
+  int const rank = job_.world().rank();
+  Machine& machine = result_.machine;
+  double seconds = links_share * options_.seconds;
+  if (several_hosts() && several_ranks_per_host()) seconds /= 3;  // node, network, port
+  // To the neighbour, as in a ring, and half-way round.
+  if (several_ranks_per_host()) {
+    std::vector<Peers> patterns;
+    for (int const k : std::set<int>{1, topology_.ranks_per_host / 2}) {
+      patterns.push_back(within_host(topology_, rank, k));
+    }
+    measure_level("within a host", patterns, seconds, machine.node);
+  }
+  if (several_hosts()) {
+    std::vector<Peers> patterns;
+    for (int const k : std::set<int>{1, topology_.hosts / 2}) {
+      patterns.push_back(between_hosts(topology_, rank, k, Senders::one_per_host));
+    }
+    measure_level("between hosts", patterns, seconds, machine.network);
+  }
+  if (several_hosts() && several_ranks_per_host()) {
+    measure_port(seconds);
+    levels_ = "links within and between hosts measured";
+  } else if (several_hosts()) {
+    machine.node = machine.network;
+    levels_ = "links between hosts measured, those within a host taken to be the same (one rank per host)";
+  } else if (several_ranks_per_host()) {
+    machine.network = machine.node;
+    levels_ = "links within the host measured, those between hosts taken to be the same (one host)";
+  } else {
+    levels_ = "links not measured (one rank): Plait's defaults";
+  }
+}
+
+void Calibrator::measure_port(double seconds) {
+  constexpr int messages = 1;
+  constexpr std::size_t bytes = 2 * mebi;
+  Peers const peers = between_hosts(topology_, job_.world().rank(), 1, Senders::all);
+  ExchangeBench bench = job_.together(
+      "preparing exchanges", [&] { return ExchangeBench(*device_, *transport_, peers, messages, bytes); });
+  double const once = sampler_.medians({{std::ref(bench), sample_seconds}}, seconds).front();
+  Machine& machine = result_.machine;
+  double const on_port = std::max(once - machine.network.latency_seconds, once / 2);
+  machine.port_bytes_per_second = static_cast<double>(bytes) * topology_.ranks_per_host / on_port;
+  note("a host's port: {:.1f} MB/s for {} ranks", machine.port_bytes_per_second / 1e6,
+       topology_.ranks_per_host);
+}
+
+void Calibrator::measure_host() {
+  // A GPU's folds do not run on the cores that move bytes.
+  if (kind_ == DeviceKind::cuda || job_.world().size() == 1) return;
+  Machine& machine = result_.machine;
+  double rate = several_hosts() ? machine.network.bytes_per_second : machine.node.bytes_per_second;
+  if (machine.port_bytes_per_second > 0) {
+    rate = std::min(rate, machine.port_bytes_per_second / topology_.ranks_per_host);
+  }
+  int const rank = job_.world().rank();
+  Peers const peers =
+      several_hosts() ? between_hosts(topology_, rank, 1, Senders::all) : within_host(topology_, rank, 1);
+  std::optional<FoldBench> fold;
+  job_.together("preparing a fold", [&] { fold.emplace(*device_, long_fold, options_.elements); });
+  // Exchanges that end before the fold: what it then takes longer is what they cost it.
+  double const alone = seconds(fold->work(), machine);
+  std::deque<ExchangeBench> benches;
+  std::vector<double> moved;
+  job_.together("preparing exchanges", [&] {
+    for (double const share : {0.25, 0.5}) {
+      double const bytes = std::clamp(share * alone * rate, 64e3, 64e6);
+      benches.emplace_back(*device_, *transport_, peers, 1, static_cast<std::size_t>(bytes));
+      moved.push_back(2 * bytes);  // sent and received
+    }
+  });
+  std::vector<Sample> samples = {{std::ref(*fold), 0.0}};
+  for (ExchangeBench& bench : benches) {
+    samples.push_back({[&](int times) { return bench.while_folding(*fold, times); }, 0.0});
+  }
+  std::vector<double> const medians = sampler_.medians(samples, host_share * options_.seconds);
+  double products = 0.0;
+  double squares = 0.0;
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    products += moved[i] * (medians[i + 1] - medians[0]);
+    squares += moved[i] * moved[i];
+  }
+  machine.host_seconds_per_byte = std::max(0.0, products / squares);
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), medians[i + 1],
+            medians[0] + moved[i] * machine.host_seconds_per_byte);
+  }
+  note("a fold takes {:.2f} ns longer for each byte that moves meanwhile",
+       1e9 * machine.host_seconds_per_byte);
+}
+
+std::string Calibrator::sources() const {
+  std::set<std::string> hosts;
+  for (Place const& place : job_.world().places()) hosts.insert(place.host);
+  constexpr std::size_t most_named = 4;
+  std::string const where = hosts.size() <= most_named ? fmt::format("{}", fmt::join(hosts, ", "))
+                                                       : fmt::format("{} and others", *hosts.begin());
+  return fmt::format(
+      "measured by plait calibrate on {:%F %R} UTC: {} ranks on {} host{} ({}), {}, {}, head dimensions {} "
+      "and {}, transport {}; {}",
+      fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
+      job_.world().size(), topology_.hosts, topology_.hosts == 1 ? "" : "s", where, device_->describe(),
+      name(options_.elements.dtype), options_.elements.head_dim, options_.elements.value_dim,
+      transport_->describe(), levels_);
+}
+
+}  // namespace
+
+Calibration calibrate(Job const& job, CalibrationOptions const& options) {
+  Topology const found = job.together("the hosts", [&] { return topology(job.world().places()); });
+  DeviceChoice const choice = choose_device(job, options.run.device, options.run.share_gpu);
+  bool const on_gpu = choice.kind == DeviceKind::cuda;
+  int const threads = threads_per_rank(job.world(), options.run.threads);
+  auto device = job.together("the device", [&] {
+    return on_gpu ? make_cuda_device(choice.cuda) : make_cpu_device({.threads = threads});
+  });
+  DeviceQueue const queue{
+      .stream = device->stream(),
+      .gpu = on_gpu ? cuda_devices().at(static_cast<std::size_t>(choice.cuda.index)).pci : ""};
+  auto transport = job.together(
+      "the transport", [&] { return make_transport(job.world(), options.run.transport, queue).transport; });
+  return Calibrator(job, options, choice, std::move(device), std::move(transport), found).run();
+}
+
+}  // namespace plait

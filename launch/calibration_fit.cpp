@@ -1,0 +1,228 @@
+#include "calibration_fit.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+#include <stdexcept>
+
+namespace plait {
+namespace {
+
+constexpr std::size_t most_unknowns = 8;
+constexpr double boundless = 1e15;
+
+using Row = std::vector<double>;
+
+/// Solves a · x = b by Gauss's elimination with pivots; nothing if `a` is singular to working precision.
+std::optional<Row> solve(std::vector<Row> a, Row b) {
+  constexpr double negligible = 1e-12;
+  std::size_t const n = b.size();
+  for (std::size_t column = 0; column < n; ++column) {
+    std::size_t pivot = column;
+    for (std::size_t row = column + 1; row < n; ++row) {
+      if (std::abs(a[row][column]) > std::abs(a[pivot][column])) pivot = row;
+    }
+    if (std::abs(a[pivot][column]) < negligible) return std::nullopt;
+    std::swap(a[column], a[pivot]);
+    std::swap(b[column], b[pivot]);
+    for (std::size_t row = column + 1; row < n; ++row) {
+      double const factor = a[row][column] / a[column][column];
+      for (std::size_t i = column; i < n; ++i) a[row][i] -= factor * a[column][i];
+      b[row] -= factor * b[column];
+    }
+  }
+  for (std::size_t row = n; row-- > 0;) {
+    for (std::size_t i = row + 1; i < n; ++i) b[row] -= a[row][i] * b[i];
+    b[row] /= a[row][row];
+  }
+  return b;
+}
+
+/// What an error of a time counts: most of a plan's time is long folds and long exchanges, but something must
+/// tell the constants too.
+double weight_of(double seconds, double longest) {
+  return std::cbrt(seconds / longest);
+}
+
+double inverse(double seconds_per_unit) {
+  return seconds_per_unit > 1.0 / boundless ? 1.0 / seconds_per_unit : boundless;
+}
+
+/// Least squares in which some unknowns are 0.
+class SubsetFit {
+ public:
+  /// @param scales   what each observation's factors are divided by
+  /// @param targets  what each should then give
+  SubsetFit(std::span<Observation const> observations, Row const& scales, Row targets)
+      : unknowns_(observations.front().factors.size()), norms_(unknowns_), targets_(std::move(targets)) {
+    for (std::size_t index = 0; index < observations.size(); ++index) {
+      Row row = observations[index].factors;
+      double const weight = std::sqrt(observations[index].weight);
+      for (double& factor : row) factor *= weight / scales[index];
+      targets_[index] *= weight;
+      for (std::size_t i = 0; i < unknowns_; ++i) norms_[i] += row[i] * row[i];
+      rows_.push_back(std::move(row));
+    }
+    for (double& norm : norms_) norm = norm > 0 ? std::sqrt(norm) : 1.0;
+    for (Row& row : rows_) {
+      for (std::size_t i = 0; i < unknowns_; ++i) row[i] /= norms_[i];
+    }
+  }
+
+  /// Over the sets of unknowns whose least squares have none below 0, the best.
+  [[nodiscard]] Row best() const {
+    // Fewest unknowns first: one more must be worth it, or rounding decides between equals.
+    constexpr double worth_it = 1e-12;
+    Row best(unknowns_);
+    double least = squares(best);
+    for (std::size_t set = 1; set < (std::size_t{1} << unknowns_); ++set) {
+      std::optional<Row> const x = least_squares(set);
+      if (!x || std::ranges::any_of(*x, [](double value) { return value < 0; })) continue;
+      double const found = squares(*x);
+      if (found >= least - worth_it) continue;
+      least = found;
+      best = *x;
+    }
+    for (std::size_t i = 0; i < unknowns_; ++i) best[i] /= norms_[i];
+    return best;
+  }
+
+ private:
+  [[nodiscard]] std::optional<Row> least_squares(std::size_t set) const {
+    std::vector<std::size_t> members;
+    for (std::size_t i = 0; i < unknowns_; ++i) {
+      if ((set >> i & 1u) != 0) members.push_back(i);
+    }
+    std::vector<Row> normal(members.size(), Row(members.size()));
+    Row right(members.size());
+    for (std::size_t index = 0; index < rows_.size(); ++index) {
+      Row const& row = rows_[index];
+      for (std::size_t i = 0; i < members.size(); ++i) {
+        right[i] += row[members[i]] * targets_[index];
+        for (std::size_t j = 0; j < members.size(); ++j) normal[i][j] += row[members[i]] * row[members[j]];
+      }
+    }
+    std::optional<Row> const part = solve(std::move(normal), std::move(right));
+    if (!part) return std::nullopt;
+    Row x(unknowns_);
+    for (std::size_t i = 0; i < members.size(); ++i) x[members[i]] = (*part)[i];
+    return x;
+  }
+  /// Of the scaled unknowns.
+  [[nodiscard]] double squares(Row const& x) const {
+    double sum = 0.0;
+    for (std::size_t index = 0; index < rows_.size(); ++index) {
+      double const error = std::inner_product(x.begin(), x.end(), rows_[index].begin(), -targets_[index]);
+      sum += error * error;
+    }
+    return sum;
+  }
+
+  std::size_t unknowns_;
+  Row norms_;  ///< of the columns, which are divided by them
+  std::vector<Row> rows_;
+  Row targets_;
+};
+
+}  // namespace
+
+std::vector<double> fit_non_negative(std::span<Observation const> observations) {
+  if (observations.empty()) throw std::invalid_argument("a fit needs observations");
+  std::size_t const unknowns = observations.front().factors.size();
+  for (Observation const& observation : observations) {
+    bool const fits = observation.factors.size() == unknowns && observation.seconds > 0;
+    if (!fits || unknowns > most_unknowns) throw std::invalid_argument("observations that do not fit");
+  }
+  // The least squares relative to the measured times, where an error can be far above 1 but not below -1, are
+  // too low for what no line fits. From there, Gauss and Newton's steps to the least squares of the
+  // logarithm: log(p / seconds) is nearly log(p0 / seconds) + p / p0 - 1.
+  constexpr int steps = 30;
+  Row scales;
+  for (Observation const& observation : observations) scales.push_back(observation.seconds);
+  Row x = SubsetFit(observations, scales, Row(scales.size(), 1.0)).best();
+  for (int step = 0; step < steps; ++step) {
+    constexpr double far = 5.0;  // no step goes farther, in proportion
+    Row targets;
+    for (std::size_t i = 0; i < scales.size(); ++i) {
+      auto const& [factors, seconds, weight] = observations[i];
+      double const predicted = std::inner_product(x.begin(), x.end(), factors.begin(), 0.0);
+      scales[i] = std::max(predicted, seconds / far);
+      targets.push_back(std::clamp(1.0 - std::log(scales[i] / seconds), 1 / far, far));
+    }
+    x = SubsetFit(observations, scales, std::move(targets)).best();
+  }
+  return x;
+}
+
+void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine) {
+  constexpr double steps_weight = 0.05;
+  double longest = 0.0;
+  for (TimedFold const& fold : folds) longest = std::max(longest, fold.seconds);
+  std::vector<Observation> observations;
+  for (TimedFold const& fold : folds) {
+    double const flops = fold.work.flops / busy_share(fold.work, machine);
+    observations.push_back(
+        {{1.0, flops, 0.0, fold.work.bytes}, fold.seconds, weight_of(fold.seconds, longest)});
+  }
+  for (TimedStep const& step : steps) {
+    observations.push_back({{0.0, 0.0, 1.0, step.bytes}, step.seconds, steps_weight});
+  }
+  std::vector<double> const x = fit_non_negative(observations);
+  if (x[1] <= 0) throw std::invalid_argument("the folds' times do not grow with their flops");
+  machine.fold_seconds = x[0];
+  machine.flops_per_second = 1.0 / x[1];
+  machine.step_seconds = x[2];
+  machine.memory_bytes_per_second = inverse(x[3]);
+}
+
+void fit_edges(std::span<TimedFold const> folds, Machine& machine) {
+  machine.edge_keys = 0.0;
+  double products = 0.0;
+  double squares = 0.0;
+  for (TimedFold const& fold : folds) {
+    double const one_key =
+        fold.work.edge_flops / (machine.flops_per_second * busy_share(fold.work, machine)) / fold.seconds;
+    products += one_key * (1 - seconds(fold.work, machine) / fold.seconds);
+    squares += one_key * one_key;
+  }
+  if (squares > 0) machine.edge_keys = std::max(0.0, products / squares);
+}
+
+double seconds_of(TimedExchange const& exchange, Link const& link) {
+  double const one = link.message_seconds + exchange.bytes / link.bytes_per_second;
+  return link.latency_seconds + exchange.messages * one;
+}
+
+Link fit_link(std::span<TimedExchange const> exchanges) {
+  double longest = 0.0;
+  for (TimedExchange const& exchange : exchanges) longest = std::max(longest, exchange.seconds);
+  std::vector<Observation> observations;
+  for (auto const& [messages, bytes, seconds] : exchanges) {
+    observations.push_back({{1.0, messages, messages * bytes}, seconds, weight_of(seconds, longest)});
+  }
+  std::vector<double> const x = fit_non_negative(observations);
+  return {.latency_seconds = x[0], .bytes_per_second = inverse(x[2]), .message_seconds = x[1]};
+}
+
+double worst_error(std::span<TimedFold const> folds, std::span<TimedStep const> steps,
+                   Machine const& machine) {
+  double worst = 0.0;
+  for (TimedFold const& fold : folds) {
+    worst = std::max(worst, std::abs(seconds(fold.work, machine) / fold.seconds - 1));
+  }
+  for (TimedStep const& step : steps) {
+    worst = std::max(worst, std::abs(step_seconds(step.bytes, machine) / step.seconds - 1));
+  }
+  return worst;
+}
+
+double worst_error(std::span<TimedExchange const> exchanges, Link const& link) {
+  double worst = 0.0;
+  for (TimedExchange const& exchange : exchanges) {
+    worst = std::max(worst, std::abs(seconds_of(exchange, link) / exchange.seconds - 1));
+  }
+  return worst;
+}
+
+}  // namespace plait

@@ -1,0 +1,41 @@
+// Timing of small things on all ranks at once: in turn, sweep after sweep, because a machine's speed drifts.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "job.hpp"
+#include "plait/transport.hpp"
+
+namespace plait {
+
+/// Seconds that it takes this rank to do a thing so many times over.
+using Timed = std::function<double(int times)>;
+
+/// A thing to time; all ranks list the same things in the same order.
+struct Sample {
+  Timed timed;
+  /// It is repeated within a sample until the sample takes so long: clocks, and threads that take turns on
+  /// cores that ranks share, then matter little.
+  double least_seconds = 0.0;
+};
+
+class Sampler {
+ public:
+  /// Both must outlive it.
+  Sampler(Job const& job, Transport& transport) : job_(job), transport_(transport) {}
+
+  /// Times each sample in turn, all ranks starting together, until `seconds` have passed on rank 0 and at
+  /// least three times. Collective. @returns seconds of one execution of each: every rank's median, and of
+  /// those the largest. The slowest rank decides when a plan ends; but one rank's chance delays do not add up
+  /// to a run's time as the largest of every single time would have it.
+  [[nodiscard]] std::vector<double> medians(std::vector<Sample> const& samples, double seconds);
+
+ private:
+  double slowest(double mine, char const* what) const;
+
+  Job const& job_;
+  Transport& transport_;
+};
+
+}  // namespace plait

@@ -1,0 +1,37 @@
+// What a step does to a device: flops and bytes touched, and the seconds that they take on a machine. The one
+// place where they are counted: simulations predict with it, and calibration fits machines to it.
+#pragma once
+
+#include "plait/machine.hpp"
+#include "plait/plan.hpp"
+
+namespace plait {
+
+struct FoldWork {
+  double flops = 0.0;       ///< 2 · kept pairs · query heads · batch · (head_dim + value_dim)
+  double edge_flops = 0.0;  ///< what one key more would take, of each row that a sloped edge cuts short
+  double bytes = 0.0;       ///< queries, keys and values read, state written, and read unless it starts there
+  double query_heads = 0.0;  ///< times batch: each has row tiles of its own
+  double rows = 0.0;         ///< of one query head
+};
+
+/// The work of folding key/value block `kv` into the state of query block `q`. Rows without a key of the
+/// block, and keys without a row, count neither as bytes nor as tiles, except in a state that starts here.
+[[nodiscard]] FoldWork fold_work(Problem const& problem, Block const& q, Block const& kv, Start start);
+
+/// The share of the machine's units that the fold's row tiles keep busy: up to 1.
+[[nodiscard]] double busy_share(FoldWork const& work, Machine const& machine);
+
+/// Machine::fold_seconds + (flops + edge_keys · edge_flops) / (rate · share) + bytes /
+/// memory_bytes_per_second.
+[[nodiscard]] double seconds(FoldWork const& work, Machine const& machine);
+
+/// Bytes that a merge of a state touches (both states in, one out), and that a finish does (state in, output
+/// out).
+[[nodiscard]] double merge_bytes(Block const& state, Shape const& shape);
+[[nodiscard]] double finish_bytes(Block const& state, Block const& out, Shape const& shape);
+
+/// A merge's or finish's: Machine::step_seconds + bytes / memory_bytes_per_second.
+[[nodiscard]] double step_seconds(double bytes, Machine const& machine);
+
+}  // namespace plait

@@ -1,0 +1,163 @@
+// Fits on numbers that were made from known machines.
+#include "calibration_fit.hpp"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace plait {
+namespace {
+
+Machine const known{.flops_per_second = 40e9,
+                    .fold_seconds = 8e-6,
+                    .memory_bytes_per_second = 6e9,
+                    .step_seconds = 2e-6,
+                    .node = {.latency_seconds = 30e-6, .bytes_per_second = 1.5e9, .message_seconds = 4e-6}};
+
+/// 1 to 2,048 rows by 64 to 1,024 keys, of 128 elements of 4 bytes, one to eight heads.
+std::vector<FoldWork> works() {
+  std::vector<FoldWork> all;
+  for (double const rows : {1.0, 16.0, 256.0, 2048.0}) {
+    for (double const keys : {64.0, 1024.0}) {
+      for (double const heads : {1.0, 8.0}) {
+        all.push_back({.flops = 4 * rows * keys * heads * 128,
+                       .bytes = heads * 4 * (rows * 128 + keys * 256 + 2 * rows * 130),
+                       .query_heads = heads,
+                       .rows = rows});
+      }
+    }
+  }
+  return all;
+}
+
+struct Timed {
+  std::vector<TimedFold> folds;
+  std::vector<TimedStep> steps;
+  std::vector<TimedExchange> exchanges;
+};
+
+/// What a machine takes, each time off by up to `noise` either way.
+Timed timed(Machine const& machine, double noise) {
+  std::mt19937_64 random(7);
+  std::uniform_real_distribution<double> factor(1 - noise, 1 + noise);
+  Timed result;
+  for (FoldWork const& work : works()) {
+    double const tiles = work.query_heads * std::ceil(work.rows / machine.tile_rows);
+    double const rate = machine.flops_per_second * std::min(1.0, tiles / machine.units);
+    double const exact =
+        machine.fold_seconds + work.flops / rate + work.bytes / machine.memory_bytes_per_second;
+    result.folds.push_back({work, exact * factor(random)});
+  }
+  for (double const bytes : {1e3, 1e5, 1e6, 1e7}) {
+    double const exact = machine.step_seconds + bytes / machine.memory_bytes_per_second;
+    result.steps.push_back({bytes, exact * factor(random)});
+  }
+  for (double const messages : {1.0, 16.0}) {
+    for (double const bytes : {0.0, 1e3, 1e5, 8e6}) {
+      double const one = machine.node.message_seconds + bytes / machine.node.bytes_per_second;
+      double const exact = machine.node.latency_seconds + messages * one;
+      result.exchanges.push_back({messages, bytes, exact * factor(random)});
+    }
+  }
+  return result;
+}
+
+void expect_near(double found, double expected, double relative) {
+  EXPECT_NEAR(found, expected, relative * expected);
+}
+
+TEST(Fit, ExactTimesGiveTheMachineBack) {
+  Timed const times = timed(known, 0.0);
+  Machine found;
+  fit_steps(times.folds, times.steps, found);
+  expect_near(found.fold_seconds, 8e-6, 1e-6);
+  expect_near(found.flops_per_second, 40e9, 1e-6);
+  expect_near(found.step_seconds, 2e-6, 1e-6);
+  expect_near(found.memory_bytes_per_second, 6e9, 1e-6);
+  EXPECT_LT(worst_error(times.folds, times.steps, found), 1e-6);
+  Link const link = fit_link(times.exchanges);
+  expect_near(link.latency_seconds, 30e-6, 1e-6);
+  expect_near(link.message_seconds, 4e-6, 1e-6);
+  expect_near(link.bytes_per_second, 1.5e9, 1e-6);
+  EXPECT_LT(worst_error(times.exchanges, link), 1e-6);
+}
+
+TEST(Fit, CausalFoldsGiveTheEdgeBack) {
+  Machine edged = known;
+  edged.edge_keys = 48;
+  std::vector<TimedFold> causal;
+  for (double const n : {192.0, 512.0}) {
+    FoldWork const work{
+        .flops = 512 * n * (n + 1) / 2, .edge_flops = 512 * (n - 1), .query_heads = 1, .rows = n};
+    causal.push_back({work, 8e-6 + 512 * (n * (n + 1) / 2 + 48 * (n - 1)) / 40e9});
+  }
+  Machine found = known;
+  fit_edges(causal, found);
+  expect_near(found.edge_keys, 48, 1e-6);
+  for (TimedFold& fold : causal) fold.seconds /= 2;  // faster than their area alone
+  fit_edges(causal, found);
+  EXPECT_EQ(found.edge_keys, 0.0);
+}
+
+TEST(Fit, NoisyTimesGiveItBackNearly) {
+  Timed const times = timed(known, 0.05);
+  Machine found;
+  fit_steps(times.folds, times.steps, found);
+  expect_near(found.flops_per_second, 40e9, 0.1);
+  expect_near(found.memory_bytes_per_second, 6e9, 0.2);
+  expect_near(found.fold_seconds, 8e-6, 0.25);
+  expect_near(found.step_seconds, 2e-6, 0.25);
+  EXPECT_LT(worst_error(times.folds, times.steps, found), 0.15);
+  expect_near(fit_link(times.exchanges).bytes_per_second, 1.5e9, 0.1);
+  expect_near(fit_link(times.exchanges).latency_seconds, 30e-6, 0.25);
+}
+
+/// 132 units and tiles of 128 rows: folds with few tiles do not make the rate look low.
+TEST(Fit, FoldsTooSmallForAllUnitsCountInProportion) {
+  Machine gpu = known;
+  gpu.units = 132;
+  gpu.flops_per_second = 600e12;
+  Timed const times = timed(gpu, 0.0);
+  Machine found;
+  found.units = 132;
+  fit_steps(times.folds, times.steps, found);
+  expect_near(found.flops_per_second, 600e12, 1e-5);
+  expect_near(found.fold_seconds, 8e-6, 1e-5);
+}
+
+/// x0 + x1 would best be 2 and −1 here. Without negative numbers x0 alone is left, and it lies as far below 4
+/// as above 1, in proportion.
+TEST(Fit, NoNumberIsNegative) {
+  std::vector<Observation> const falling = {{{1, 0}, 4.0}, {{1, 1}, 1.0}};
+  std::vector<double> const x = fit_non_negative(falling);
+  EXPECT_NEAR(x[0], 2.0, 1e-6);
+  EXPECT_EQ(x[1], 0.0);
+}
+
+/// Unknowns that no observation tells apart share no blame: one of them explains all, and nothing breaks.
+TEST(Fit, DependentFactorsAreNoFailure) {
+  std::vector<Observation> const same = {{{1, 2}, 4.0}, {{2, 4}, 8.0}};
+  std::vector<double> const x = fit_non_negative(same);
+  EXPECT_NEAR(x[0] + 2 * x[1], 4.0, 1e-9);
+}
+
+TEST(Fit, TimesWithoutBytesMeanABoundlessRate) {
+  std::vector<TimedExchange> const constant = {{1, 0, 1e-5}, {1, 1e3, 1e-5}, {1, 1e6, 1e-5}};
+  Link const link = fit_link(constant);
+  EXPECT_EQ(link.bytes_per_second, 1e15);
+  EXPECT_NEAR(link.latency_seconds + link.message_seconds, 1e-5, 1e-12);
+}
+
+TEST(Fit, RefusesWhatCannotBeFitted) {
+  EXPECT_THROW((void)fit_non_negative({}), std::invalid_argument);
+  std::vector<Observation> const uneven = {{{1, 2}, 1.0}, {{1}, 1.0}};
+  EXPECT_THROW((void)fit_non_negative(uneven), std::invalid_argument);
+  std::vector<Observation> const timeless = {{{1}, 0.0}};
+  EXPECT_THROW((void)fit_non_negative(timeless), std::invalid_argument);
+  std::vector<TimedFold> const constant = {{works()[0], 1e-3}, {works().back(), 1e-3}};
+  Machine machine;
+  EXPECT_THROW(fit_steps(constant, {}, machine), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace plait

@@ -1,0 +1,86 @@
+"""plait calibrate as users run it: cli_calibrate_test.py PLAIT MPIEXEC. Times are the machine's own; what is checked is
+that a file comes about which plait plan takes, with numbers that can be, and how wrong usage is refused."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+PLAIT, MPIEXEC = sys.argv[1:3]
+NP = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", "-np"]
+ENVIRONMENT = dict(
+    os.environ, OMP_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"
+)
+
+
+def run(words, ranks=None, code=0):
+    launch = [] if ranks is None else [*NP, str(ranks)]
+    done = subprocess.run(
+        [*launch, PLAIT, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == code, f"{words} on {ranks}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def check_numbers(machine, ranks):
+    assert machine["plait_machine"] == 1 and machine["ranks_per_node"] == ranks and machine["units"] == 1, machine
+    for key in ("flops_per_second", "memory_bytes_per_second", "node.bytes_per_second", "network.bytes_per_second"):
+        assert 1e6 < machine[key] <= 1e15, (key, machine)
+    for key in ("fold_seconds", "step_seconds", "node.latency_seconds", "node.message_seconds",
+                "host_seconds_per_byte"):
+        assert 0 <= machine[key] < 0.1, (key, machine)
+    assert machine["port_bytes_per_second"] == 0, machine
+
+
+def check_file(folder):
+    path = pathlib.Path(folder, "here.json")
+    said = run(["calibrate", "--seconds", 1, "--dtype", "f32", "--dim", 64, "--value-dim", 32, "--threads", 1, "--name",
+                "here", "--output", path], ranks=2)
+    machine = json.loads(path.read_text())
+    check_numbers(machine, ranks=2)
+    assert machine["name"] == "here", machine
+    for words in ("2 ranks on 1 host", "f32", "head dimensions 64 and 32", "transport mpi",
+                  "those between hosts taken to be the same"):
+        assert words in machine["sources"], machine["sources"]
+    for level in ("latency_seconds", "bytes_per_second", "message_seconds"):
+        assert machine[f"node.{level}"] == machine[f"network.{level}"], machine
+    assert "GFLOP/s" in said.stdout and "here" in said.stdout, said.stdout
+    assert sorted(os.listdir(folder)) == ["here.json"], "something was left beside the file"
+    plan = json.loads(run(["plan", "--tokens", 2048, "--heads", 4, "--ranks", 8, "--machine", path, "--json", "-"]).stdout)
+    assert 0 < plan["seconds"]["predicted"] < 60, plan["seconds"]
+
+
+def check_one_rank_on_stdout():
+    said = run(["calibrate", "--seconds", 0.2])
+    machine = json.loads(said.stdout)
+    check_numbers(machine, ranks=1)
+    assert machine["name"] == "calibrated" and "links not measured (one rank)" in machine["sources"], machine
+    assert machine["network.bytes_per_second"] == 1e9 and "GFLOP/s" in said.stderr, (machine, said.stderr)
+
+
+def check_errors(folder):
+    for words, message in (
+        (["--second", 1], "did you mean --seconds?"),
+        (["--seconds", 0], "--seconds 0: expected a number greater than 0"),
+        (["--dtype", "f64"], "--dtype f64: expected one of f32, f16, bf16"),
+        (["--dim", 513], "--dim 513: expected a whole number from 1 to 512"),
+        (["--value-dim", 0], "--value-dim 0"),
+        (["--threads", 0], "--threads 0"),
+        (["--device", "tpu"], "--device tpu: expected one of auto, cpu, cuda"),
+        (["--repeat", 3], "unknown flag --repeat"),
+        (["here.json"], "expected a flag"),
+    ):
+        for ranks in (None, 2):
+            said = run(["calibrate", *words], ranks, code=2).stderr
+            assert sum(message in line for line in said.splitlines()) == 1, (message, said)
+    nowhere = pathlib.Path(folder, "none", "here.json")
+    said = run(["calibrate", "--output", nowhere], ranks=2, code=1).stderr
+    assert f"--output {nowhere}: can't write" in said, said
+
+
+with tempfile.TemporaryDirectory() as scratch:
+    check_file(scratch)
+    check_one_rank_on_stdout()
+    check_errors(scratch)
