@@ -43,74 +43,61 @@ bool aligned(void const* pointer, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
 }
 
-/// Blocks that fill the device once: each walks over its share of the rows.
-unsigned blocks_for(Index wanted) {
-  int device = 0;
-  int multiprocessors = 0;
-  PLAIT_CUDA(cudaGetDevice(&device));
-  PLAIT_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  return static_cast<unsigned>(std::clamp<Index>(wanted, 1, Index{multiprocessors} * (2048 / threads)));
-}
-
 struct MergeArgs {
   StateView from;
   StateView into;
   Index rows;     ///< of all heads and batch entries
   Index vectors;  ///< of a row
-  bool carried;
   RowThreads split;
 };
 
-/// The rows first, first + step, ... of one thread.
-template <int width>
-__device__ void merge_group(MergeArgs const& args, Index first) {
+/// Every load is issued before the first is needed; rows past the end load the last one, and store nothing.
+template <int width, bool carried>
+__global__ void __launch_bounds__(threads) merge_kernel(MergeArgs const args) {
   using Vector = Floats<width>;
-  constexpr float infinity = std::numeric_limits<float>::infinity();
-  Index const step = args.split.rows();
-  RowMerge merges[rows_at_once];
+  auto const* const from = reinterpret_cast<Vector const*>(args.from.o);
+  auto* const into = reinterpret_cast<Vector*>(args.into.o);
+  Index const first = Index{blockIdx.x} * args.split.rows_of_block() + args.split.row();
+  Index rows[rows_at_once];
+  float m_from[rows_at_once];
+  float l_from[rows_at_once];
+  float m_into[rows_at_once];
+  float l_into[rows_at_once];
+#pragma unroll
   for (int i = 0; i < rows_at_once; ++i) {
-    Index const row = first + i * step;
-    bool const here = row < args.rows;
-    float const left = here && args.carried ? args.into.m[row] : -infinity;
-    merges[i] = merge_rows(left, here ? args.from.m[row] : -infinity);
+    rows[i] = min(first + i * args.split.rows(), args.rows - 1);
+    m_from[i] = args.from.m[rows[i]];
+    l_from[i] = args.from.l[rows[i]];
+    m_into[i] = carried ? args.into.m[rows[i]] : -std::numeric_limits<float>::infinity();
+    l_into[i] = carried ? args.into.l[rows[i]] : 0.0f;
   }
   for (Index at = args.split.lane(); at < args.vectors; at += args.split.lanes()) {
-    Vector from[rows_at_once];
-    Vector into[rows_at_once];
+    Vector left[rows_at_once];
+    Vector right[rows_at_once];
 #pragma unroll
     for (int i = 0; i < rows_at_once; ++i) {
-      Index const row = first + i * step;
-      if (row >= args.rows) continue;
-      from[i] = reinterpret_cast<Vector const*>(args.from.o)[row * args.vectors + at];
-      if (args.carried) into[i] = reinterpret_cast<Vector const*>(args.into.o)[row * args.vectors + at];
+      right[i] = from[rows[i] * args.vectors + at];
+      if (carried) left[i] = into[rows[i] * args.vectors + at];
     }
 #pragma unroll
     for (int i = 0; i < rows_at_once; ++i) {
-      Index const row = first + i * step;
-      if (row >= args.rows) continue;
-      if (args.carried) {
-        for (int e = 0; e < width; ++e) from[i].value[e] = merges[i](into[i].value[e], from[i].value[e]);
+      if (first + i * args.split.rows() >= args.rows) continue;
+      if (carried) {
+        RowMerge const merge = merge_rows(m_into[i], m_from[i]);
+#pragma unroll
+        for (int e = 0; e < width; ++e) right[i].value[e] = merge(left[i].value[e], right[i].value[e]);
       }
-      reinterpret_cast<Vector*>(args.into.o)[row * args.vectors + at] = from[i];
+      into[rows[i] * args.vectors + at] = right[i];
     }
   }
   __syncwarp();  // the row's other threads have read m
   if (args.split.lane() != 0) return;
+#pragma unroll
   for (int i = 0; i < rows_at_once; ++i) {
-    Index const row = first + i * step;
-    if (row >= args.rows) continue;
-    float const l = args.from.l[row];
-    args.into.l[row] = args.carried ? merges[i](args.into.l[row], l) : l;
-    args.into.m[row] = merges[i].m;
-  }
-}
-
-template <int width>
-__global__ void __launch_bounds__(threads) merge_kernel(MergeArgs const args) {
-  Index const step = Index{gridDim.x} * args.split.rows_of_block();
-  // Every thread of a warp takes every turn: the turns have a barrier of the warp.
-  for (Index block = Index{blockIdx.x} * args.split.rows_of_block(); block < args.rows; block += step) {
-    merge_group<width>(args, block + args.split.row());
+    if (first + i * args.split.rows() >= args.rows) continue;
+    RowMerge const merge = merge_rows(m_into[i], m_from[i]);
+    args.into.m[rows[i]] = carried ? merge.m : m_from[i];
+    args.into.l[rows[i]] = carried ? merge(l_into[i], l_from[i]) : l_from[i];
   }
 }
 
@@ -121,59 +108,62 @@ struct FinishArgs {
   RowThreads split;
 };
 
-template <class T, int width>
-__device__ void finish_group(FinishArgs const& args, Index b, Index head, Index first) {
-  StateView const& state = args.state;
-  MutableTensorView const& out = args.output.out;
-  Index const row_zero = (b * state.heads + head) * state.rows;
-  Index const step = args.split.rows();
-  float l[rows_at_once];
-  for (int i = 0; i < rows_at_once; ++i) {
-    Index const row = first + i * step;
-    l[i] = row < state.rows && state.m != nullptr ? state.l[row_zero + row] : 0.0f;
-  }
-  for (Index at = args.split.lane(); at < args.vectors; at += args.split.lanes()) {
-    Floats<width> o[rows_at_once];
-#pragma unroll
-    for (int i = 0; i < rows_at_once; ++i) {
-      if (l[i] == 0.0f) continue;
-      Index const row = row_zero + first + i * step;
-      o[i] = reinterpret_cast<Floats<width> const*>(state.o)[row * args.vectors + at];
-    }
-#pragma unroll
-    for (int i = 0; i < rows_at_once; ++i) {
-      Index const row = first + i * step;
-      if (row >= state.rows) continue;
-      Elements<T, width> rounded;
-      for (int e = 0; e < width; ++e) {
-        rounded.value[e] = rounded_to<T>(finished(o[i].value[e], l[i], __frcp_rn(l[i])));
-      }
-      T* const target = static_cast<T*>(out.data) +
-                        (b * out.batch_stride + row * out.row_stride + head * out.head_stride + at * width);
-      *reinterpret_cast<Elements<T, width>*>(target) = rounded;
-    }
-  }
-  if (args.output.lse == nullptr || args.split.lane() != 0) return;
-  float* const lse =
-      args.output.lse + (b * args.output.lse_batch_stride + head * args.output.lse_head_stride);
-  for (int i = 0; i < rows_at_once; ++i) {
-    Index const row = first + i * step;
-    if (row >= state.rows) continue;
-    lse[row] =
-        l[i] == 0.0f ? -std::numeric_limits<float>::infinity() : natural_lse(state.m[row_zero + row], l[i]);
-  }
-}
-
 /// Heads and batch entries lie along y, so that rows need no division.
 template <class T, int width>
 __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) {
-  Index const step = Index{gridDim.x} * args.split.rows_of_block();
-  for (Index lane = blockIdx.y; lane < args.state.batch * args.state.heads; lane += gridDim.y) {
-    Index const b = lane / args.state.heads;
-    Index const head = lane % args.state.heads;
-    for (Index block = Index{blockIdx.x} * args.split.rows_of_block(); block < args.state.rows;
-         block += step) {
-      finish_group<T, width>(args, b, head, block + args.split.row());
+  StateView const& state = args.state;
+  MutableTensorView const& out = args.output.out;
+  Index const step = args.split.rows();
+  Index const first = Index{blockIdx.x} * args.split.rows_of_block() + args.split.row();
+  for (Index lane = blockIdx.y; lane < state.batch * state.heads; lane += gridDim.y) {
+    Index const b = lane / state.heads;
+    Index const head = lane % state.heads;
+    Index rows[rows_at_once];
+    float m[rows_at_once];
+    float l[rows_at_once];
+#pragma unroll
+    for (int i = 0; i < rows_at_once; ++i) {
+      rows[i] = min(first + i * step, state.rows - 1);
+      m[i] = state.m != nullptr ? state.m[lane * state.rows + rows[i]] : 0.0f;
+      l[i] = state.m != nullptr ? state.l[lane * state.rows + rows[i]] : 0.0f;
+    }
+    for (Index at = args.split.lane(); at < args.vectors; at += args.split.lanes()) {
+      Floats<width> o[rows_at_once] = {};
+#pragma unroll
+      for (int i = 0; i < rows_at_once; ++i) {
+        if (state.m == nullptr) continue;
+        o[i] = reinterpret_cast<Floats<width> const*>(
+            state.o)[(lane * state.rows + rows[i]) * args.vectors + at];
+      }
+#pragma unroll
+      for (int i = 0; i < rows_at_once; ++i) {
+        if (first + i * step >= state.rows) continue;
+        Elements<T, width> rounded;
+        float const reciprocal = __frcp_rn(l[i]);
+#pragma unroll
+        for (int e = 0; e < width; ++e) {
+          rounded.value[e] = rounded_to<T>(finished(o[i].value[e], l[i], reciprocal));
+        }
+        T* const target = static_cast<T*>(out.data) + (b * out.batch_stride + rows[i] * out.row_stride +
+                                                       head * out.head_stride + at * width);
+        *reinterpret_cast<Elements<T, width>*>(target) = rounded;
+      }
+    }
+    if (args.output.lse == nullptr) continue;
+    float* const lse =
+        args.output.lse + (b * args.output.lse_batch_stride + head * args.output.lse_head_stride);
+    // The lse of several rows at once, each by a thread of its own.
+    for (int own = args.split.lane(); own < rows_at_once; own += args.split.lanes()) {
+      float own_m = m[0];
+      float own_l = l[0];
+#pragma unroll
+      for (int i = 1; i < rows_at_once; ++i) {
+        if (i == own) own_m = m[i], own_l = l[i];
+      }
+      Index const row = first + own * step;
+      if (row < state.rows) {
+        lse[row] = own_l == 0.0f ? -std::numeric_limits<float>::infinity() : natural_lse(own_m, own_l);
+      }
     }
   }
 }
@@ -188,9 +178,7 @@ void launch_finish_to(FinishArgs args, cudaStream_t stream) {
   args.split = row_threads(args.vectors);
   Index const lanes = args.state.batch * args.state.heads;
   Index const row_blocks = (args.state.rows + args.split.rows_of_block() - 1) / args.split.rows_of_block();
-  unsigned const blocks = blocks_for(row_blocks * lanes);
-  auto const y = static_cast<unsigned>(std::min<Index>({lanes, blocks, 65535}));
-  dim3 const grid(static_cast<unsigned>(std::min<Index>(row_blocks, (blocks + y - 1) / y)), y);
+  dim3 const grid(static_cast<unsigned>(row_blocks), static_cast<unsigned>(std::min<Index>(lanes, 65535)));
   if (wide) {
     finish_kernel<T, 4><<<grid, threads, 0, stream>>>(args);
   } else {
@@ -206,19 +194,17 @@ void launch_merge(StateView const& from, StateView const& into, Start start, cud
                  .into = into,
                  .rows = into.batch * into.heads * into.rows,
                  .vectors = into.value_dim,
-                 .carried = start == Start::carried,
                  .split = {}};
   if (args.rows == 0) return;
   bool const wide = into.value_dim % 4 == 0 && aligned(from.o, 16) && aligned(into.o, 16);
   if (wide) args.vectors /= 4;
   args.split = row_threads(args.vectors);
-  unsigned const blocks =
-      blocks_for((args.rows + args.split.rows_of_block() - 1) / args.split.rows_of_block());
-  if (wide) {
-    merge_kernel<4><<<blocks, threads, 0, stream>>>(args);
-  } else {
-    merge_kernel<1><<<blocks, threads, 0, stream>>>(args);
-  }
+  auto const blocks =
+      static_cast<unsigned>((args.rows + args.split.rows_of_block() - 1) / args.split.rows_of_block());
+  bool const carried = start == Start::carried;
+  auto const kernel = wide ? (carried ? merge_kernel<4, true> : merge_kernel<4, false>)
+                           : (carried ? merge_kernel<1, true> : merge_kernel<1, false>);
+  kernel<<<blocks, threads, 0, stream>>>(args);
   PLAIT_CUDA(cudaGetLastError());
 }
 
