@@ -7,10 +7,15 @@ namespace {
 
 constexpr std::size_t slot_alignment = 64;
 
-/// Appends the view's bytes, row by row, joining neighbours that touch; but not with what was there before:
-/// two tensors side by side are two allocations, which a GPU's copy may not cross.
+/// Another tensor than that of the pieces so far.
+int next_tensor(std::vector<Region> const& pieces) {
+  return pieces.empty() ? 0 : pieces.back().tensor + 1;
+}
+
+/// Appends the view's bytes, row by row, joining neighbours that touch; but not with what was there before.
 void append_pieces(TensorView const& view, std::vector<Region>& pieces) {
   std::size_t const first = pieces.size();
+  int const tensor = next_tensor(pieces);
   std::size_t const run = static_cast<std::size_t>(view.dim) * size_bytes(view.dtype);
   for (Index b = 0; b < view.batch; ++b) {
     for (Index row = 0; row < view.rows; ++row) {
@@ -20,7 +25,7 @@ void append_pieces(TensorView const& view, std::vector<Region>& pieces) {
         if (pieces.size() > first && pieces.back().data + pieces.back().bytes == data) {
           pieces.back().bytes += run;
         } else {
-          pieces.push_back({data, run});
+          pieces.push_back({data, run, tensor});
         }
         if (head == 0 && view.head_stride == view.dim) {  // the row's heads are one piece
           pieces.back().bytes += run * static_cast<std::size_t>(view.heads - 1);
@@ -43,10 +48,11 @@ void append_lines(float* data, Index lines, Index line_elements, Slice elements,
     elements.end = elements.begin + lines * line_elements;
     lines = std::min<Index>(lines, 1);
   }
+  int const tensor = next_tensor(pieces);
   for (Index line = 0; line < lines; ++line) {
     float* const begin = data + line * line_elements + elements.begin;
-    pieces.push_back(
-        {reinterpret_cast<std::byte*>(begin), static_cast<std::size_t>(elements.size()) * sizeof(float)});
+    pieces.push_back({reinterpret_cast<std::byte*>(begin),
+                      static_cast<std::size_t>(elements.size()) * sizeof(float), tensor});
   }
 }
 

@@ -10,10 +10,12 @@
 
 namespace plait {
 
-/// A contiguous piece of memory.
+/// A contiguous piece of memory. A message's pieces with the same `tensor` lie in one allocation: a GPU's
+/// copy may take several of them at once, which it may not across allocations.
 struct Region {
   std::byte* data = nullptr;
   std::size_t bytes = 0;
+  int tensor = 0;
 };
 
 /// One block on its way to or from a peer. The pieces are sent in order as one byte stream; sender and
