@@ -5,6 +5,19 @@
 
 namespace plait {
 
+namespace {
+
+/// Where the `piece`-th of so many pieces of a slice begins. Long pieces are whole numbers of 128 tokens,
+/// which fit every fold's tiles.
+Index cut_of(Slice slice, Index piece, Index pieces) {
+  constexpr Index tile = 128;
+  Index const even = slice.size() * piece / pieces;
+  bool const is_long = slice.size() >= 4 * tile * pieces;
+  return slice.begin + (is_long && piece < pieces ? (even + tile / 2) / tile * tile : even);
+}
+
+}  // namespace
+
 Index pieces_to_travel(Layout const& kv) {
   constexpr Index rounds_wanted = 8;
   constexpr Index least_tokens = 64;
@@ -37,8 +50,7 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
     at(kv_blocks_, rank).resize(static_cast<std::size_t>(kv_pieces));
     for (Slice const slice : layouts.kv.slices(rank)) {
       for (Index piece = 0; piece < kv_pieces; ++piece) {
-        Slice const part{slice.begin + slice.size() * piece / kv_pieces,
-                         slice.begin + slice.size() * (piece + 1) / kv_pieces};
+        Slice const part{cut_of(slice, piece, kv_pieces), cut_of(slice, piece + 1, kv_pieces)};
         if (part.empty()) continue;
         at(kv_blocks_, rank)[static_cast<std::size_t>(piece)].push_back(add_kv(part, heads, rank));
       }
