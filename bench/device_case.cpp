@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <random>
 
 #include "oracle.hpp"
+#include "plait/layout.hpp"
+#include "plait/strategy.hpp"
 
 namespace plait::bench {
 namespace {
@@ -98,6 +101,59 @@ struct Operand {
   std::unique_ptr<DeviceMemory> memory;
 };
 
+/// One fold of a case. What states are called: a rank, and a slot of its.
+struct Step {
+  Slice q;
+  Slice kv;
+  std::pair<int, SlotId> state;
+  Start start = Start::identity;
+  bool finishes = false;
+};
+
+/// One state that takes in `hops` slices of the keys.
+std::vector<Step> hops_of(DeviceCase const& given) {
+  std::vector<Step> steps;
+  for (Index hop = 0; hop < given.hops; ++hop) {
+    steps.push_back({.q = {0, given.tokens},
+                     .kv = {given.tokens * hop / given.hops, given.tokens * (hop + 1) / given.hops},
+                     .state = {0, 0},
+                     .start = hop == 0 ? Start::identity : Start::carried,
+                     .finishes = hop + 1 == given.hops});
+  }
+  return steps;
+}
+
+/// The folds of all ranks of a plan whose rows are finished where they are folded, as the executor fuses
+/// them.
+std::vector<Step> steps_of(DeviceCase const& given, Mask const& mask) {
+  if (given.strategy.empty()) return hops_of(given);
+  Problem const problem{.shape = {.batch = given.batch,
+                                  .q_tokens = given.tokens,
+                                  .kv_tokens = given.tokens,
+                                  .q_heads = given.heads,
+                                  .kv_heads = given.kv_heads,
+                                  .head_dim = given.dim,
+                                  .value_dim = given.value_dim,
+                                  .dtype = given.dtype},
+                        .mask = mask};
+  Plan const plan = make_plan(problem, make_layouts(given.layout, mask, given.ranks), given.strategy);
+  std::vector<Step> steps;
+  for (int rank = 0; rank < plan.ranks(); ++rank) {
+    Program const& program = plan.programs[static_cast<std::size_t>(rank)];
+    if (!program.merges.empty()) throw std::invalid_argument(given.strategy + ": merges states");
+    std::map<SlotId, std::size_t> last;
+    for (Fold const& fold : program.folds) {
+      last[fold.state] = steps.size();
+      steps.push_back({.q = plan.block(fold.q).slice,
+                       .kv = plan.block(fold.kv).slice,
+                       .state = {rank, fold.state},
+                       .start = fold.start});
+    }
+    for (auto const& [slot, step] : last) steps[step].finishes = true;
+  }
+  return steps;
+}
+
 class FoldCase {
  public:
   FoldCase(Device& device, DeviceCase const& given)
@@ -115,51 +171,63 @@ class FoldCase {
         static_cast<std::size_t>(rows * given.heads * given.value_dim) * size_bytes(given.dtype);
     out_ = device.allocate(out_bytes);
     lse_ = device.allocate(static_cast<std::size_t>(rows * given.heads) * sizeof(float));
-    state_ = device.allocate(state_bytes(given.batch, given.heads, given.tokens, given.value_dim));
-    for (Index hop = 0; hop < given.hops; ++hop) {
-      slices_.push_back({given.tokens * hop / given.hops, given.tokens * (hop + 1) / given.hops});
-      plans_.push_back(device.prepare({.q = {0, given.tokens},
-                                       .kv = slices_.back(),
-                                       .bands = mask_.bands(),
-                                       .dtype = given.dtype,
-                                       .head_dim = given.dim,
-                                       .value_dim = given.value_dim,
-                                       .finishes = hop + 1 == given.hops}));
-    }
+    for (Step const& step : steps_of(given, mask_)) prepare(step);
   }
 
   CaseResult run() {
     CaseResult result;
-    result.kernel = plans_.back()->kernel();
+    result.kernel = folds_.back().plan->kernel();
     result.seconds = time_repeats(device_, given_.repeat, [this] { fold(); });
     double const pairs = static_cast<double>(mask_.area()) * static_cast<double>(given_.batch * given_.heads);
     result.flops = 2.0 * pairs * static_cast<double>(given_.dim + given_.value_dim);
     result.bytes =
         static_cast<double>(q_.host.size() + k_.host.size() + v_.host.size() + out_->bytes() + lse_->bytes());
+    for (auto const& [step, plan] : folds_) result.extra_bytes += plan->bytes();
+    for (auto const& [slot, state] : states_) result.extra_bytes += state->bytes();
     result.checked_rows = static_cast<int>(std::min<Index>(given_.checked_rows, given_.tokens));
     if (result.checked_rows > 0) result.wrong_rows = wrong_rows(result.checked_rows);
     return result;
   }
 
  private:
+  struct Prepared {
+    Step step;
+    std::unique_ptr<FoldPlan> plan;
+  };
+
+  void prepare(Step const& step) {
+    folds_.push_back({step, device_.prepare({.q = step.q,
+                                             .kv = step.kv,
+                                             .bands = mask_.restricted(step.q, step.kv),
+                                             .dtype = given_.dtype,
+                                             .head_dim = given_.dim,
+                                             .value_dim = given_.value_dim,
+                                             .start = step.start,
+                                             .finishes = step.finishes})});
+    auto& state = states_[step.state];
+    if (!state) {
+      state = device_.allocate(state_bytes(given_.batch, given_.heads, step.q.size(), given_.value_dim));
+    }
+  }
+
   void fold() {
-    Index const rows = given_.batch * given_.tokens;
-    for (std::size_t hop = 0; hop < plans_.size(); ++hop) {
-      FoldOperands operands{
-          .q = view(q_.memory->data(), given_.heads, given_.dim),
-          .k = view(k_.memory->data(), given_.kv_heads, given_.dim).rows_of(slices_[hop]),
-          .v = view(v_.memory->data(), given_.kv_heads, given_.value_dim).rows_of(slices_[hop]),
-          .state = state_view(state_->data(), given_.batch, given_.heads, given_.tokens, given_.value_dim),
-          .start = hop == 0 ? Start::identity : Start::carried,
-          .scale = scale()};
-      if (hop + 1 == plans_.size()) {
+    for (auto const& [step, plan] : folds_) {
+      FoldOperands operands{.q = view(q_.memory->data(), given_.heads, given_.dim).rows_of(step.q),
+                            .k = view(k_.memory->data(), given_.kv_heads, given_.dim).rows_of(step.kv),
+                            .v = view(v_.memory->data(), given_.kv_heads, given_.value_dim).rows_of(step.kv),
+                            .state = state_view(states_.at(step.state)->data(), given_.batch, given_.heads,
+                                                step.q.size(), given_.value_dim),
+                            .start = step.start,
+                            .scale = scale()};
+      if (step.finishes) {
         operands.output = Output{.out = dense<void>(out_->data(), given_.dtype, given_.batch, given_.tokens,
-                                                    given_.heads, given_.value_dim),
-                                 .lse = reinterpret_cast<float*>(lse_->data()),
-                                 .lse_batch_stride = rows / given_.batch * given_.heads,
+                                                    given_.heads, given_.value_dim)
+                                            .rows_of(step.q),
+                                 .lse = reinterpret_cast<float*>(lse_->data()) + step.q.begin,
+                                 .lse_batch_stride = given_.tokens * given_.heads,
                                  .lse_head_stride = given_.tokens};
       }
-      device_.fold(*plans_[hop], operands);
+      device_.fold(*plan, operands);
     }
   }
 
@@ -219,9 +287,9 @@ class FoldCase {
   DeviceCase given_;
   Mask mask_;
   Operand q_, k_, v_;
-  std::unique_ptr<DeviceMemory> out_, lse_, state_;
-  std::vector<Slice> slices_;
-  std::vector<std::unique_ptr<FoldPlan>> plans_;
+  std::unique_ptr<DeviceMemory> out_, lse_;
+  std::map<std::pair<int, SlotId>, std::unique_ptr<DeviceMemory>> states_;
+  std::vector<Prepared> folds_;
 };
 
 /// Merges and finishes of random states; their results are the tests' to check.

@@ -19,7 +19,10 @@ struct DeviceCase {
   Index kv_heads = 16;
   Index dim = 128;
   Index value_dim = 128;
-  Index hops = 1;  ///< folds of tokens / hops keys that carry the state; the last one finishes
+  Index hops = 1;                 ///< folds of tokens / hops keys that carry the state; the last one finishes
+  std::string strategy = {};      ///< if given: the folds of all ranks of this plan, one after the other
+  std::string layout = "zigzag";  ///< of that plan
+  int ranks = 1;                  ///< of that plan
   int repeat = 10;
   int checked_rows = 8;  ///< rows held against the oracle; 0 = none
 };
@@ -29,6 +32,7 @@ struct CaseResult {
   std::vector<double> seconds;  ///< of each repeat, after a warm-up
   double flops = 0.0;           ///< of the kept pairs: 2 · area · heads · (D + Dv); 0 for merge and finish
   double bytes = 0.0;           ///< compulsory: inputs read once, outputs written once
+  std::size_t extra_bytes = 0;  ///< device memory beyond inputs and outputs: states and tile lists
   int checked_rows = 0;
   int wrong_rows = 0;
 };

@@ -28,6 +28,9 @@ DeviceCase parse_case(Json const& json) {
   given.dim = json.value("dim", given.dim);
   given.value_dim = json.value("value_dim", given.dim);
   given.hops = json.value("hops", given.hops);
+  given.strategy = json.value("strategy", given.strategy);
+  given.layout = json.value("layout", given.layout);
+  given.ranks = json.value("ranks", given.ranks);
   given.repeat = json.value("repeat", given.repeat);
   given.checked_rows = json.value("checked_rows", given.checked_rows);
   return given;
@@ -45,6 +48,7 @@ Json answer(CaseResult const& result) {
           {"tflops", result.flops / median * 1e-12},
           {"bytes", result.bytes},
           {"gbytes_per_second", result.bytes / median * 1e-9},
+          {"extra_bytes", result.extra_bytes},
           {"checked_rows", result.checked_rows},
           {"wrong_rows", result.wrong_rows}};
 }

@@ -3,13 +3,14 @@
 set -uo pipefail
 usage() {
   cat <<'HELP'
-usage: bash tests/gpu.sh [--build] [--tests] [--sanitize] [--bench] [--profile] [--out DIR]
+usage: bash tests/gpu.sh [--build] [--tests] [--sanitize] [--bench] [--profile] [--scaling] [--out DIR]
 Without a stage: all of them. Builds into build-gpu/; an optional folder .deps/usr is searched for packages first.
   --build     configure and build, CUDA on
   --tests     ctest -L gpu
   --sanitize  compute-sanitizer memcheck and racecheck on the folds of small shapes (filter: PLAIT_SANITIZE_FILTER)
   --bench     bench/gpu/run.py, to DIR/h200.md
   --profile   bench/gpu/profile.sh, to DIR/profile.md
+  --scaling   bench/gpu/scaling.py over all GPUs of the host, to DIR/scaling.md; nothing to do with one GPU
   --out DIR   logs and results (default build-gpu/report)
 Exit code: 0 if all passed, 1 if a stage failed, 2 for a usage error or without a GPU.
 HELP
@@ -17,14 +18,14 @@ HELP
 stages=() out=build-gpu/report
 while [[ $# -gt 0 ]]; do
   case $1 in
-    --build | --tests | --sanitize | --bench | --profile) stages+=("${1#--}") ;;
+    --build | --tests | --sanitize | --bench | --profile | --scaling) stages+=("${1#--}") ;;
     --out) out=${2:?gpu.sh: --out needs a folder}; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "gpu.sh: unknown argument '$1'; see --help" >&2; exit 2 ;;
   esac
   shift
 done
-[[ ${#stages[@]} -gt 0 ]] || stages=(build tests sanitize bench profile)
+[[ ${#stages[@]} -gt 0 ]] || stages=(build tests sanitize bench profile scaling)
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 nvidia-smi --list-gpus 2>/dev/null | grep -q '^GPU' || { echo "gpu.sh: no GPU here (nvidia-smi lists none)" >&2; exit 2; }
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
@@ -45,7 +46,7 @@ tests() { OMP_NUM_THREADS=4 ctest --test-dir build-gpu -L gpu --no-tests=error -
 sanitize() {
   local tool status=0
   for tool in memcheck racecheck; do
-    compute-sanitizer --tool "$tool" --error-exitcode 1 build-gpu/tests/cuda_fold_test \
+    timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 1 build-gpu/tests/cuda_fold_test \
       --gtest_filter="${PLAIT_SANITIZE_FILTER:-*CudaFold.HeadsInGroupsAndBatches*:*CudaFold.WindowsAndDocuments*:*CudaFold.CarriedFoldsInAnyOrderEqualOneFold*}" || status=1
   done
   return "$status"
@@ -54,6 +55,13 @@ sanitize() {
 bench() { python3 bench/gpu/run.py --out "$out/h200.md"; }
 # shellcheck disable=SC2317
 profile() { bash bench/gpu/profile.sh >"$out/profile.md"; }
+# shellcheck disable=SC2317
+scaling() {
+  local gpus
+  gpus=$(nvidia-smi --list-gpus | grep -c '^GPU')
+  [[ $gpus -gt 1 ]] || { echo "one GPU: nothing to scale over"; return 0; }
+  python3 bench/gpu/scaling.py --ranks "$gpus" --out "$out" --commit "${PLAIT_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}"
+}
 
 failed=0 summary=()
 for stage in "${stages[@]}"; do

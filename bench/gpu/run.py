@@ -6,6 +6,7 @@ Ours and the peer's take turns case by case, so that a change of the GPU's clock
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import shlex
 import statistics
@@ -62,6 +63,8 @@ def ours_alone():
     for mask in ("full", "causal"):
         yield f"8 folds of N/8 keys, N 32k, {mask}: time", hop | {"mask": mask, "hops": 8}, hop | {"mask": mask}, \
             "median_ms", 1.05, True
+    yield "ring of 4 ranks, N 64k, causal, zigzag: sum of fold times", \
+        long | {"mask": "causal", "strategy": "ring", "ranks": 4}, long | {"mask": "causal"}, "median_ms", 1.08, True
     yield "documents, 64 in 64k, causal: kept FLOP/s", long | {"mask": "documents"}, long | {"mask": "causal"}, \
         "tflops", 0.85, False
     yield "blocks of 128, 10% kept, 64k: time", long | {"mask": "blocks"}, long | {"mask": "full"}, "median_ms", \
@@ -174,7 +177,7 @@ def measure(report, ours, peers, chosen):
 
 def measure_unfused(report, ours, peers):
     report.table("Unfused attention (scores in device memory), D 128, 16 heads, batch 1, bf16", "N", "mask", "ours ms",
-                 "unfused ms", "times as fast", "unfused MiB beyond inputs", "#wrong")
+                 "unfused ms", "times as fast", "unfused MiB beyond inputs", "ours, with a state", "#wrong")
     for tokens in (1024, 2048, 4096, 8192, 16384):
         for mask in ("full", "causal"):
             case = {"tokens": tokens, "mask": mask}
@@ -183,7 +186,7 @@ def measure_unfused(report, ours, peers):
             value = ratio(plain, mine, "median_ms")
             extra = "–" if "error" in plain else f"{plain['extra_bytes'] / 2**20:.0f}"
             report.row(str(tokens), mask, cell(mine, "median_ms", "{:.3f}"), cell(plain, "median_ms", "{:.3f}"),
-                       shown(value), extra, wrong(mine))
+                       shown(value), extra, "–" if "error" in mine else f"{mine['extra_bytes'] / 2**20:.1f}", wrong(mine))
             report.failed += mine.get("wrong_rows", 0) > 0 or "error" in mine
     reply = joined([peers.ask({"peer": "gemm", "tokens": 8192})])
     report.note("gemm", {"tokens": 8192}, "gemm", reply)
@@ -206,7 +209,7 @@ def main():
     flags.add_argument("--peers", default=f"{sys.executable} {HERE}/peers.py")
     flags.add_argument("--out", type=pathlib.Path, default=HERE.parent / "results/h200.md")
     flags.add_argument("--only", default="peers,carried,state,unfused", help="parts to measure, of: %(default)s")
-    flags.add_argument("--commit", default=None, help="where there is no git: the commit measured")
+    flags.add_argument("--commit", default=os.environ.get("PLAIT_COMMIT"), help="where there is no git: the commit measured")
     given = flags.parse_args()
     report = Report()
     gpu = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
