@@ -60,6 +60,7 @@ void Executor::prepare(Fold const& step, bool finishes) {
                               .dtype = shape.dtype,
                               .head_dim = shape.head_dim,
                               .value_dim = shape.value_dim,
+                              .start = step.start,
                               .finishes = finishes});
 }
 

@@ -245,11 +245,12 @@ class CudaDevice : public Device {
     return args;
   }
 
-  /// Query heads whose keys and values together fit in half of the L2 cache, at least one.
+  /// Query heads whose keys and values together fit in a sixth of the L2 cache, at least one: each of its
+  /// halves keeps a copy of its own, and queries, outputs and states pass through it too.
   std::int32_t heads_at_once(FoldOperands const& operands) const {
     auto const per_kv_head = operands.k.rows * (operands.k.dim + operands.v.dim) *
                              static_cast<Index>(size_bytes(operands.k.dtype));
-    Index const kv_heads = std::max<Index>(1, l2_bytes_ / 2 / std::max<Index>(1, per_kv_head));
+    Index const kv_heads = std::max<Index>(1, l2_bytes_ / 6 / std::max<Index>(1, per_kv_head));
     Index const group = operands.q.heads / operands.k.heads;
     return static_cast<std::int32_t>(std::min(kv_heads * group, operands.q.heads * operands.q.batch));
   }

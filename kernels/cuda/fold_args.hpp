@@ -10,7 +10,7 @@ namespace plait::cuda {
 /// A stretch of keys that a query tile visits in blocks of the kernel's size. Local positions, as in
 /// KeyRange. An unmasked segment is a whole number of blocks of which every row of the tile sees every key;
 /// of a masked one, row i of [row_begin, row_end) sees key j of [begin, end) iff lo ≤ j − i ≤ hi.
-struct Segment {
+struct alignas(16) Segment {
   std::int32_t begin;
   std::int32_t end;
   std::int32_t row_begin;
@@ -22,11 +22,12 @@ struct Segment {
 };
 
 /// One query tile: rows [row_begin, row_end), at most the kernel's tile, and its segments.
-struct Tile {
+struct alignas(16) Tile {
   std::int32_t row_begin;
   std::int32_t row_end;
   std::int32_t segment_begin;
   std::int32_t segment_end;
+  Segment first;  ///< a copy of the first one, if there is one: a tile and where it starts come in one read
 };
 
 /// A tensor [batch, rows, heads, dim]; strides in elements.

@@ -191,8 +191,9 @@ struct Tensors {
 };
 
 /// Folds the keys [keys) into the state, or, with an output, finishes the rows too.
-inline void fold(Device& device, Tensors const& tensors, std::span<Band const> bands, Slice keys,
-                 StateView state, Start start, std::optional<Output> const& output = std::nullopt) {
+/// @returns the kernel that did it
+inline std::string fold(Device& device, Tensors const& tensors, std::span<Band const> bands, Slice keys,
+                        StateView state, Start start, std::optional<Output> const& output = std::nullopt) {
   MutableTensorView const q = tensors.q.on(device);
   auto const plan = device.prepare({.q = {0, q.rows},
                                     .kv = keys,
@@ -200,6 +201,7 @@ inline void fold(Device& device, Tensors const& tensors, std::span<Band const> b
                                     .dtype = q.dtype,
                                     .head_dim = q.dim,
                                     .value_dim = tensors.v.view().dim,
+                                    .start = start,
                                     .finishes = output.has_value()});
   device.fold(*plan, {.q = q,
                       .k = tensors.k.on(device).rows_of(keys),
@@ -209,6 +211,7 @@ inline void fold(Device& device, Tensors const& tensors, std::span<Band const> b
                       .scale = tensors.scale,
                       .output = output});
   device.synchronize();  // before the plan goes
+  return plan->kernel();
 }
 
 /// A dense copy of some rows.

@@ -172,6 +172,145 @@ TEST_F(HopperTile, RowsBeyondATensorAreZero) {
   check_products<128>(90, 70);
 }
 
+/// Two boxes of 32 columns come, every element of them gets a thousand times its row added, and they go.
+__global__ void __launch_bounds__(warpgroup_threads)
+    move_boxes(__grid_constant__ CUtensorMap const from, __grid_constant__ CUtensorMap const to, int row,
+               int plane) {
+  __shared__ alignas(1024) float boxes[2][64][state_columns];
+  __shared__ Barrier full;
+  if (threadIdx.x == 0) {
+    barrier_init(full, 1);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barrier_expect(full, sizeof boxes);
+    for (int box = 0; box < 2; ++box) tma_load(&from, boxes[box], box * state_columns, row, plane, full);
+  }
+  __syncthreads();
+  barrier_wait(full, 0);
+  for (unsigned at = threadIdx.x; at < 2 * 64 * 8; at += warpgroup_threads) {
+    auto* const units = reinterpret_cast<float4*>(&boxes[at / 512][0][0]);
+    float4& unit = units[swizzled_unit(at % 512 / 8, at % 8)];
+    float const more = 1000.0f * static_cast<float>(at % 512 / 8);
+    unit = {unit.x + more, unit.y + more, unit.z + more, unit.w + more};
+  }
+  ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int box = 0; box < 2; ++box) tma_store(&to, boxes[box], box * state_columns, row, plane);
+  tma_store_read();
+  tma_store_wait();
+}
+
+TEST_F(HopperTile, BoxesOfAStateComeAndGoSwizzledAndClipped) {
+  constexpr int planes = 3;
+  constexpr int rows = 90;
+  constexpr int dim = 40;  // the second box ends beyond it
+  constexpr int row = 37;  // and both of them end beyond the rows
+  std::vector<float> values(std::size_t{planes} * rows * dim);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 997);
+  DeviceArray<float> from(values);
+  DeviceArray<float> to(std::vector<float>(values.size(), -1.0f));
+  FoldArgs args{};
+  args.value_dim = dim;
+  args.rows = rows;
+  args.q_heads = planes;
+  args.batch = 1;
+  args.o = from.data();
+  CUtensorMap const from_map = state_map(args);
+  args.o = to.data();
+  move_boxes<<<1, warpgroup_threads>>>(from_map, state_map(args), row, 1);
+  PLAIT_CUDA(cudaGetLastError());
+  std::vector<float> const found = to.fetch();
+  for (int plane = 0; plane < planes; ++plane) {
+    for (int r = 0; r < rows; ++r) {
+      for (int d = 0; d < dim; ++d) {
+        std::size_t const at = (static_cast<std::size_t>(plane) * rows + static_cast<std::size_t>(r)) * dim +
+                               static_cast<std::size_t>(d);
+        bool const moved = plane == 1 && r >= row;
+        ASSERT_EQ(found[at], moved ? values[at] + 1000.0f * static_cast<float>(r - row) : -1.0f)
+            << plane << ", " << r << ", " << d;
+      }
+    }
+  }
+}
+
+/// A warp's 16 rows of 64 columns, held as accumulators are, stored as matrices and sent out.
+__global__ void store_tile(__grid_constant__ CUtensorMap const to, int row, int head) {
+  __shared__ alignas(1024) Element box[64][chunk_dims];
+  unsigned const warp = threadIdx.x / 32;
+  unsigned const lane = threadIdx.x % 32;
+  auto const pair = [&](unsigned r, unsigned column) {
+    return pack<Element>(static_cast<float>(r), static_cast<float>(column));
+  };
+  unsigned const upper = warp * 16 + lane / 4;
+  for (unsigned j = 0; j < 8; j += 2) {
+    std::uint32_t const words[4] = {pair(upper, 8 * j), pair(upper + 8, 8 * j), pair(upper, 8 * j + 8),
+                                    pair(upper + 8, 8 * j + 8)};
+    auto* const units = reinterpret_cast<uint4*>(&box[0][0]);
+    store_matrices(units + swizzled_unit(warp * 16 + lane % 16, j + lane / 16), words);
+  }
+  ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  tma_store(&to, box, 0, row, head, 0);
+  tma_store_read();
+  tma_store_wait();
+}
+
+TEST_F(HopperTile, MatricesLieWhereTmaLooksForThem) {
+  constexpr int rows = 70;
+  constexpr int heads = 2;
+  constexpr int row = 20;
+  DeviceArray<Element> out(
+      std::vector<Element>(std::size_t{rows} * heads * chunk_dims, __float2bfloat16(-1)));
+  TensorArg const tensor{.data = out.data(),
+                         .batch_stride = rows * heads * chunk_dims,
+                         .row_stride = heads * chunk_dims,
+                         .head_stride = chunk_dims};
+  store_tile<<<1, warpgroup_threads>>>(
+      tensor_map("out", tensor, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, chunk_dims, rows, heads, 1, 64), row, 1);
+  PLAIT_CUDA(cudaGetLastError());
+  std::vector<Element> const found = out.fetch();
+  for (int r = 0; r < rows; ++r) {
+    for (int head = 0; head < heads; ++head) {
+      for (int column = 0; column < chunk_dims; ++column) {
+        std::size_t const at = static_cast<std::size_t>((r * heads + head) * chunk_dims + column);
+        // A pair of columns holds its row and the first column of its matrix.
+        float const sent = static_cast<float>(column % 2 == 0 ? r - row : column / 8 * 8);
+        ASSERT_EQ(__bfloat162float(found[at]), head == 1 && r >= row ? sent : -1.0f)
+            << r << ", " << head << ", " << column;
+      }
+    }
+  }
+}
+
+__global__ void copy_bulk(uint4 const* from, uint4* to) {
+  __shared__ alignas(16) uint4 there[32];
+  __shared__ Barrier full;
+  if (threadIdx.x == 0) {
+    barrier_init(full, 1);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barrier_expect(full, sizeof there);
+    bulk_load(from, there, sizeof there, full);
+  }
+  __syncwarp();
+  barrier_wait(full, 0);
+  to[threadIdx.x] = there[threadIdx.x ^ 1];
+}
+
+TEST_F(HopperTile, BulkCopiesArriveOnceWaitedFor) {
+  std::vector<uint4> values;
+  for (unsigned i = 0; i < 32; ++i) values.push_back({i, 100 + i, 200 + i, 300 + i});
+  DeviceArray<uint4> from(values);
+  DeviceArray<uint4> to(std::vector<uint4>(32));
+  copy_bulk<<<1, 32>>>(from.data(), to.data());
+  PLAIT_CUDA(cudaGetLastError());
+  std::vector<uint4> const found = to.fetch();
+  for (unsigned i = 0; i < 32; ++i) {
+    EXPECT_EQ(found[i].x, i ^ 1);
+    EXPECT_EQ(found[i].w, 300 + (i ^ 1));
+  }
+}
+
 __global__ void columns_seen(int begin, int end, std::uint32_t* bits) {
   *bits = seen_columns(begin, end);
 }

@@ -57,6 +57,17 @@ void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, I
     bool const empty = tile.segment_begin == tile.segment_end;
     EXPECT_TRUE(empty || !empty_before) << "tiles without segments come last";
     empty_before = empty;
+    if (!empty) {
+      Segment const& first = made.segments[static_cast<std::size_t>(tile.segment_begin)];
+      EXPECT_EQ(tile.first.begin, first.begin);
+      EXPECT_EQ(tile.first.end, first.end);
+      EXPECT_EQ(tile.first.row_begin, first.row_begin);
+      EXPECT_EQ(tile.first.row_end, first.row_end);
+      EXPECT_EQ(tile.first.lo, first.lo);
+      EXPECT_EQ(tile.first.hi, first.hi);
+      EXPECT_EQ(tile.first.masked, first.masked);
+      EXPECT_EQ(tile.first.blocks, first.blocks);
+    }
     for (std::int32_t at = tile.segment_begin; at < tile.segment_end; ++at) {
       visit.segment(tile, made.segments[static_cast<std::size_t>(at)]);
     }

@@ -6,6 +6,7 @@ namespace plait::cuda::hopper {
 struct TileShape {
   int warpgroups;  ///< consumers, 64 query rows each
   int key_block;
+  int stages;      ///< of K, and of V, in shared memory
   bool ping_pong;  ///< warpgroups take turns at the tensor cores
 
   [[nodiscard]] constexpr int rows() const { return 64 * warpgroups; }
@@ -14,10 +15,10 @@ struct TileShape {
 /// @param head_dim, value_dim  as compiled: (64, 64), (128, 128), (192, 128), (256, 256)
 /// @param banded  tiles meet masks, whose blocks are better small, and of 128 keys to fit block masks
 [[nodiscard]] constexpr TileShape tile_shape(int head_dim, int value_dim, bool banded) {
-  if (head_dim <= 64) return {3, 128, true};
-  if (head_dim <= 128) return {2, banded ? 128 : 176, true};
-  if (value_dim <= 128) return {2, banded ? 128 : 128, true};
-  return {2, banded ? 64 : 80, false};
+  if (head_dim <= 64) return {3, 128, 4, true};
+  if (head_dim <= 128) return {2, banded ? 128 : 176, 2, true};
+  if (value_dim <= 128) return {2, 128, 2, true};
+  return {2, banded ? 64 : 80, 2, false};
 }
 
 }  // namespace plait::cuda::hopper

@@ -9,14 +9,20 @@
 
 #include "consumer.cuh"
 #include "producer.cuh"
+#include "row_mover.cuh"
 
 namespace plait::cuda::hopper {
 
 template <class C>
 __device__ __forceinline__ void init_barriers(Shared<C>& shared) {
   constexpr int warps = 4 * C::warpgroups;
-  barrier_init(shared.q_full, 1);
-  barrier_init(shared.q_empty, warps);
+  for (int warpgroup = 0; warpgroup < C::warpgroups; ++warpgroup) {
+    barrier_init(shared.q_full[warpgroup], 1);
+    barrier_init(shared.q_empty[warpgroup], 4);
+    barrier_init(shared.rows_wanted[warpgroup], 1);
+    barrier_init(shared.rows_full[warpgroup], 1);
+    barrier_init(shared.rows_done[warpgroup], 4);
+  }
   for (int stage = 0; stage < C::stages; ++stage) {
     barrier_init(shared.k_full[stage], 1);
     barrier_init(shared.k_empty[stage], warps);
@@ -35,10 +41,15 @@ __global__ void __launch_bounds__(C::threads, 1)
   __syncthreads();
   if (threadIdx.x < warpgroup_threads) {
     give_registers<C::producer_registers>();
+    int const warp = static_cast<int>(threadIdx.x) / 32;
     if (threadIdx.x == 0) Producer<C>(args, maps).run();
+    if constexpr (C::stages_rows) {
+      bool const moves = maps.moves_rows && warp > 0 && warp <= C::warpgroups && threadIdx.x % 32 == 0;
+      if (moves) RowMover<C>(args, maps, warp - 1).run();
+    }
   } else {
     take_registers<C::consumer_registers>();
-    Consumer<C>(args).run();
+    Consumer<C>(args, maps.moves_rows).run();
   }
 }
 

@@ -36,7 +36,9 @@ double visited(Index keys, int key_block) {
 template <DType dtype>
 FoldKernel choose(FoldShape const& shape, bool banded) {
   FoldKernel const for_bands = smallest<dtype, true>(shape.head_dim, shape.value_dim);
-  if (banded) return for_bands;
+  // Only the smaller blocks leave room in shared memory for a state on its way (shared.cuh).
+  bool const moves_state = shape.start == Start::carried || !shape.finishes;
+  if (banded || moves_state) return for_bands;
   // The larger blocks of the other kernel gain about 2%, unless the last one is mostly empty.
   constexpr double gain = 1.02;
   FoldKernel const for_all = smallest<dtype, false>(shape.head_dim, shape.value_dim);

@@ -49,6 +49,32 @@ inline CUtensorMap tensor_map(char const* what, TensorArg const& tensor, CUtenso
   return map;
 }
 
+/// The map of a state's O, [heads of all batch entries, rows, value_dim] of fp32, with boxes of 64 rows.
+inline CUtensorMap state_map(FoldArgs const& args) {
+  auto const row_bytes = static_cast<cuuint64_t>(args.value_dim) * sizeof(float);
+  cuuint64_t const extents[3] = {static_cast<cuuint64_t>(args.value_dim), static_cast<cuuint64_t>(args.rows),
+                                 static_cast<cuuint64_t>(args.q_heads) * static_cast<cuuint64_t>(args.batch)};
+  cuuint64_t const strides[2] = {row_bytes, row_bytes * static_cast<cuuint64_t>(args.rows)};
+  cuuint32_t const box[3] = {state_columns, 64, 1};
+  cuuint32_t const steps[3] = {1, 1, 1};
+  CUtensorMap map{};
+  CUresult const code = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 3, args.o, extents, strides, box,
+                                  steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (code != CUDA_SUCCESS) throw CudaError("cuTensorMapEncodeTiled refuses a state");
+  return map;
+}
+
+/// Whether the fold reads or writes the state.
+inline bool touches_state(FoldArgs const& args) {
+  return args.carried || !args.finishes;
+}
+/// Whether rows go through shared memory: if there is room, and the state lies where TMA can reach it.
+template <class C>
+bool moves_rows(FoldArgs const& args) {
+  return C::stages_rows && (!touches_state(args) || reinterpret_cast<std::uintptr_t>(args.o) % 16 == 0);
+}
+
 inline void require_aligned_output(FoldArgs const& args) {
   if (!args.finishes) return;
   bool const aligned = reinterpret_cast<std::uintptr_t>(args.out) % 16 == 0 && args.out_row_stride % 8 == 0 &&
@@ -63,10 +89,20 @@ template <class C>
 void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t stream) {
   require_aligned_output(args);
   int const kv_heads = args.q_heads / args.group;
+  bool const moves = moves_rows<C>(args);
+  TensorArg const out{.data = args.out,
+                      .batch_stride = args.out_batch_stride,
+                      .row_stride = args.out_row_stride,
+                      .head_stride = args.out_head_stride};
   Maps const maps{
-      tensor_map("q", args.q, type, args.head_dim, args.rows, args.q_heads, args.batch, C::tile_rows),
-      tensor_map("k", args.k, type, args.head_dim, args.keys, kv_heads, args.batch, C::key_block),
-      tensor_map("v", args.v, type, args.value_dim, args.keys, kv_heads, args.batch, C::key_block)};
+      .q = tensor_map("q", args.q, type, args.head_dim, args.rows, args.q_heads, args.batch, 64),
+      .k = tensor_map("k", args.k, type, args.head_dim, args.keys, kv_heads, args.batch, C::key_block),
+      .v = tensor_map("v", args.v, type, args.value_dim, args.keys, kv_heads, args.batch, C::key_block),
+      .o = moves && touches_state(args) ? state_map(args) : CUtensorMap{},
+      .out = moves && args.finishes
+                 ? tensor_map("out", out, type, args.value_dim, args.rows, args.q_heads, args.batch, 64)
+                 : CUtensorMap{},
+      .moves_rows = moves};
   constexpr int bytes = sizeof(Shared<C>);
   static_assert(bytes <= 227 * 1024);
   static int const multiprocessors = [] {
@@ -87,7 +123,8 @@ template <DType dtype, int head_dim, int value_dim, bool banded>
 void launch(FoldArgs const& args, cudaStream_t stream) {
   constexpr TileShape tile = tile_shape(head_dim, value_dim, banded);
   using Element = std::conditional_t<dtype == DType::f16, __half, __nv_bfloat16>;
-  using Config = FoldConfig<Element, head_dim, value_dim, tile.warpgroups, tile.key_block, tile.ping_pong>;
+  using Config =
+      FoldConfig<Element, head_dim, value_dim, tile.warpgroups, tile.key_block, tile.stages, tile.ping_pong>;
   launch_config<Config>(
       args, dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, stream);
 }

@@ -13,11 +13,10 @@ __device__ __forceinline__ void find(FoldArgs const& args, int item, Work& work)
   int const first = item / per_group * args.heads_at_once;
   int const width = min(args.heads_at_once, lanes - first);
   int const lane = first + item % per_group % width;
-  work.tile = args.tiles[item % per_group / width];
+  work.tile = args.tiles[item % per_group / width];  // with its first segment
   work.head = lane % args.q_heads;
   work.kv_head = work.head / args.group;
   work.batch = lane / args.q_heads;
-  if (work.tile.segment_begin != work.tile.segment_end) work.first = args.segments[work.tile.segment_begin];
 }
 
 template <class C>
@@ -26,16 +25,11 @@ class Producer {
   __device__ __forceinline__ Producer(FoldArgs const& args, Maps const& maps) : args_(args), maps_(maps) {}
 
   __device__ __forceinline__ void run() {
-    int item = static_cast<int>(blockIdx.x);
-    for (bool first = true;; first = false) {
-      // A tile is handed over when the one before it has begun, so that finding it costs no time, and its
-      // state has come nearer when it is needed.
-      bool const more = hand_over(item);
-      if (!first) load_rest(shared().work[work_.back(2).stage()]);
-      if (!more) break;
-      item = static_cast<int>(gridDim.x) + atomicAdd(args_.next_item, 1);
-      load_first(shared().work[work_.back(1).stage()]);
-    }
+    // A tile is found while the one before it is computed, so that finding it costs no time; before the first
+    // one there is, as it were, one without keys.
+    shared().work[work_.back(1).stage()].tile = {};
+    int next = static_cast<int>(blockIdx.x);
+    while (load(next)) next = static_cast<int>(gridDim.x) + atomicAdd(args_.next_item, 1);
     // The last block to run out of work leaves the counters as it found them.
     __threadfence();
     if (atomicAdd(args_.finished_ctas, 1) == static_cast<int>(gridDim.x) - 1) {
@@ -54,6 +48,7 @@ class Producer {
     Work& work = shared().work[work_.stage()];
     if (exists) {
       find(args_, item, work);
+      prefetch_first(work);
       if (args_.carried) prefetch_state(work);
     } else {
       work.tile.row_begin = -1;
@@ -63,38 +58,60 @@ class Producer {
     return exists;
   }
 
-  /// The first key block and the query tile.
-  __device__ __forceinline__ void load_first(Work const& work) {
-    if (work.tile.segment_begin == work.tile.segment_end) return;
-    load_k(work, work.first.begin);
-    load_q(work);
-  }
-
-  /// The other blocks of the tile, K one block ahead of V.
-  __device__ __forceinline__ void load_rest(Work const& work) {
-    if (work.tile.segment_begin == work.tile.segment_end) return;
-    int previous_key = work.first.begin;
-    int key = previous_key + C::key_block;
-    int left = work.first.blocks - 1;
-    for (int at = work.tile.segment_begin;;) {
-      for (; left > 0; --left) {
-        load_k(work, key);
-        load_v(work, previous_key);
-        previous_key = key;
-        key += C::key_block;
+  /// Loads the tile that was handed over last, K one block ahead of V, and hands over item `next` as soon as
+  /// what the consumers need first is on its way. @returns whether there is a next one
+  __device__ __forceinline__ bool load(int next) {
+    Work const& work = shared().work[work_.back(1).stage()];
+    int at = work.tile.segment_begin;
+    int const end = work.tile.segment_end;
+    int key = work.tile.first.begin;
+    int previous_key = key;
+    int left = at == end ? 0 : work.tile.first.blocks;
+    bool masked = work.tile.first.masked != 0;
+    bool looked_up = true;
+    bool more = true;
+    for (int block = 0;; ++block) {
+      bool const over = at == end;
+      if (!over) load_k(work, at, key, left, looked_up);
+      if (block > 0) {
+        load_v(work, k_.back(over ? 1 : 2), previous_key);
+      } else if (!over) {
+        load_q(work);
       }
-      if (++at == work.tile.segment_end) break;
+      if (block == 1 || (over && block == 0)) more = hand_over(next);
+      if (over) return more;
+      looked_up = masked;
+      previous_key = key;
+      key += C::key_block;
+      if (--left > 0) continue;
+      looked_up = true;
+      if (++at == end) continue;  // the last values are still to come
       key = args_.segments[at].begin;
       left = args_.segments[at].blocks;
+      masked = args_.segments[at].masked != 0;
     }
-    load_v(work, previous_key);
   }
 
+  /// Brings what the tile starts with into the L2 cache: room in shared memory comes late.
+  __device__ __forceinline__ void prefetch_first(Work const& work) const {
+#pragma unroll 1
+    for (int column = 0; column < C::head_dim; column += chunk_dims) {
+#pragma unroll 1
+      for (int row = 0; row < C::tile_rows; row += 64) {
+        tma_prefetch(&maps_.q, column, work.tile.row_begin + row, work.head, work.batch);
+      }
+      tma_prefetch(&maps_.k, column, work.tile.first.begin, work.kv_head, work.batch);
+    }
+#pragma unroll 1
+    for (int column = 0; column < C::value_dim; column += chunk_dims) {
+      tma_prefetch(&maps_.v, column, work.tile.first.begin, work.kv_head, work.batch);
+    }
+  }
   /// Brings the tile's state into the L2 cache, so that the consumers do not wait for the device's memory.
   __device__ __forceinline__ void prefetch_state(Work const& work) const {
     std::int64_t const at = state_row(args_, work, work.tile.row_begin);
     int const rows = work.tile.row_end - work.tile.row_begin;
-    prefetch(args_.o + at * args_.value_dim, rows * args_.value_dim);
+    if (!maps_.moves_rows) prefetch(args_.o + at * args_.value_dim, rows * args_.value_dim);
     prefetch(args_.m + at, rows);
     prefetch(args_.l + at, rows);
   }
@@ -104,19 +121,34 @@ class Producer {
   }
 
   __device__ __forceinline__ void load_q(Work const& work) {
-    barrier_wait(shared().q_empty, q_.parity() ^ 1);
-    q_.advance();
-    barrier_expect(shared().q_full, sizeof shared().q);
+    // Each warpgroup's rows for themselves: those of the first are free, and back, a turn before the others'.
 #pragma unroll 1
-    for (int chunk = 0; chunk < C::head_dim / chunk_dims; ++chunk) {
-      tma_load(&maps_.q, shared().q[chunk], chunk * chunk_dims, work.tile.row_begin, work.head, work.batch,
-               shared().q_full);
+    for (int warpgroup = 0; warpgroup < C::warpgroups; ++warpgroup) {
+      barrier_wait(shared().q_empty[warpgroup], q_.parity() ^ 1);
+      barrier_expect(shared().q_full[warpgroup], sizeof shared().q[0]);
+#pragma unroll 1
+      for (int chunk = 0; chunk < C::head_dim / chunk_dims; ++chunk) {
+        tma_load(&maps_.q, shared().q[warpgroup][chunk], chunk * chunk_dims,
+                 work.tile.row_begin + 64 * warpgroup, work.head, work.batch, shared().q_full[warpgroup]);
+      }
     }
+    q_.advance();
   }
-  __device__ __forceinline__ void load_k(Work const& work, int key) {
+  /// The first of `left` blocks of a segment that are to come. What consumers look up of a segment comes
+  /// along where they do: with its first block, and with every masked one.
+  __device__ __forceinline__ void load_k(Work const& work, int segment, int key, int left, bool looked_up) {
     int const stage = k_.stage();
     barrier_wait(shared().k_empty[stage], k_.parity() ^ 1);
-    barrier_expect(shared().k_full[stage], sizeof shared().k[0]);
+    if (looked_up) {
+      KeyBlock& block = shared().blocks[stage];
+      block.key = key;
+      block.left = left;
+      block.last = segment + 1 == work.tile.segment_end ? 1 : 0;
+      barrier_expect(shared().k_full[stage], sizeof shared().k[0] + sizeof block.segment);
+      bulk_load(&args_.segments[segment], &block.segment, sizeof block.segment, shared().k_full[stage]);
+    } else {
+      barrier_expect(shared().k_full[stage], sizeof shared().k[0]);
+    }
 #pragma unroll 1
     for (int chunk = 0; chunk < C::head_dim / chunk_dims; ++chunk) {
       tma_load(&maps_.k, shared().k[stage][chunk], chunk * chunk_dims, key, work.kv_head, work.batch,
@@ -124,21 +156,21 @@ class Producer {
     }
     k_.advance();
   }
-  __device__ __forceinline__ void load_v(Work const& work, int key) {
-    int const stage = v_.stage();
-    barrier_wait(shared().v_empty[stage], v_.parity() ^ 1);
+  /// The values of the keys that were loaded `at` that place of their ring: V has the same stages.
+  __device__ __forceinline__ void load_v(Work const& work, Ring<C::stages> at, int key) {
+    int const stage = at.stage();
+    barrier_wait(shared().v_empty[stage], at.parity() ^ 1);
     barrier_expect(shared().v_full[stage], sizeof shared().v[0]);
 #pragma unroll 1
     for (int chunk = 0; chunk < C::value_dim / chunk_dims; ++chunk) {
       tma_load(&maps_.v, shared().v[stage][chunk], chunk * chunk_dims, key, work.kv_head, work.batch,
                shared().v_full[stage]);
     }
-    v_.advance();
   }
 
   FoldArgs const& args_;
   Maps const& maps_;
-  Ring<C::stages> work_, k_, v_;
+  Ring<C::stages> work_, k_;
   Ring<1> q_;
 };
 

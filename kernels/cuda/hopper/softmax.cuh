@@ -22,11 +22,11 @@ struct Rows {
   float l[2];  ///< of this thread's columns
 };
 
-/// A tile's first m and l, and what its O is to be multiplied by.
+/// A tile's m and l after its first block, and the m of the state that it carries.
 struct Sums {
   float m[2];
   float l[2];
-  float rescale[2];
+  float carried_m[2];
 };
 
 /// A row's keys [begin, end) of a block, counted from this thread's first column, as one bit for each of the
@@ -39,11 +39,16 @@ __device__ __forceinline__ std::uint32_t seen_columns(int begin, int end) {
   return bits_below(min(max(end, 0), 128)) & ~bits_below(min(max(begin, 0), 128));
 }
 
-/// Scores of unseen keys become −inf. `row` is this thread's first row, `first` its first column's key.
-template <int Count>
-__device__ __forceinline__ void mask_scores(float (&s)[Count], Segment const& segment, int row, int first) {
-  constexpr int words = (Count / 4 + 15) / 16;
-  std::uint32_t seen[2][words];
+/// Which of a thread's scores of a key block are seen, as bits.
+template <class C>
+struct Seen {
+  static constexpr int words = (C::key_block / 8 + 15) / 16;
+  std::uint32_t columns[2][words];
+};
+
+/// `row` is this thread's first row, `first` its first column's key.
+template <class C>
+__device__ __forceinline__ void find_seen(Seen<C>& seen, Segment const& segment, int row, int first) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     int const r = row + 8 * i;
@@ -51,14 +56,19 @@ __device__ __forceinline__ void mask_scores(float (&s)[Count], Segment const& se
     int const begin = max(segment.begin, r + segment.lo) - first;
     int const end = inside ? min(segment.end, r + segment.hi + 1) - first : begin;
 #pragma unroll
-    for (int word = 0; word < words; ++word) {
-      seen[i][word] = seen_columns(begin - 128 * word, end - 128 * word);
+    for (int word = 0; word < Seen<C>::words; ++word) {
+      seen.columns[i][word] = seen_columns(begin - 128 * word, end - 128 * word);
     }
   }
+}
+
+/// Scores of unseen keys become −inf.
+template <class C>
+__device__ __forceinline__ void hide_unseen(float (&s)[Rows<C>::score_count], Seen<C> const& seen) {
 #pragma unroll
-  for (int e = 0; e < Count; ++e) {
+  for (int e = 0; e < Rows<C>::score_count; ++e) {
     int const column = e / 4;
-    bool const sees = (seen[e / 2 % 2][column / 16] >> (column % 16 * 2 + e % 2) & 1u) != 0;
+    bool const sees = (seen.columns[e / 2 % 2][column / 16] >> (column % 16 * 2 + e % 2) & 1u) != 0;
     s[e] = sees ? s[e] : minus_infinity;
   }
 }

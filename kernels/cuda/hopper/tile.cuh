@@ -29,6 +29,17 @@ __device__ __forceinline__ void barrier_init(Barrier& barrier, int arrivals) {
 __device__ __forceinline__ void barrier_arrive(Barrier& barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
 }
+/// One arrival for the whole warp, when all of it is done with something.
+__device__ __forceinline__ void release(Barrier& barrier) {
+  __syncwarp();
+  asm volatile(
+      "{\n"
+      ".reg .pred one;\n"
+      "elect.sync _|one, 0xffffffff;\n"
+      "@one mbarrier.arrive.shared::cta.b64 _, [%0];\n"
+      "}" ::"r"(shared_address(&barrier))
+      : "memory");
+}
 /// Arrives, and lets the phase wait for so many bytes of TMA copies.
 __device__ __forceinline__ void barrier_expect(Barrier& barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)),
@@ -38,6 +49,12 @@ __device__ __forceinline__ void barrier_expect(Barrier& barrier, int bytes) {
 /// Returns when the phase of this parity is over.
 __device__ __forceinline__ void barrier_wait(Barrier& barrier, int parity) {
   while (!::cuda::ptx::mbarrier_try_wait_parity(&barrier, static_cast<std::uint32_t>(parity))) {
+  }
+}
+/// The same for waits as long as a tile: polling would take issue slots from those that compute.
+__device__ __forceinline__ void barrier_wait_long(Barrier& barrier, int parity) {
+  while (!::cuda::ptx::mbarrier_try_wait_parity(&barrier, static_cast<std::uint32_t>(parity))) {
+    __nanosleep(200);
   }
 }
 
@@ -91,6 +108,60 @@ __device__ __forceinline__ void tma_load(void const* map, void* to, int column, 
   std::int32_t const at[4] = {column, row, head, batch};
   ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_cluster, ::cuda::ptx::space_global, to, map, at,
                                     &full);
+}
+
+/// Brings a box into the L2 cache.
+__device__ __forceinline__ void tma_prefetch(void const* map, int column, int row, int head, int batch) {
+  asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global.tile [%0, {%1, %2, %3, %4}];" ::"l"(map),
+               "r"(column), "r"(row), "r"(head), "r"(batch)
+               : "memory");
+}
+
+/// Copies `bytes`, a multiple of 16, into shared memory. The bytes count on `full`.
+__device__ __forceinline__ void bulk_load(void const* from, void* to, int bytes, Barrier& full) {
+  ::cuda::ptx::cp_async_bulk(::cuda::ptx::space_cluster, ::cuda::ptx::space_global, to, from,
+                             static_cast<std::uint32_t>(bytes), &full);
+}
+/// tma_load of a tensor of three dimensions, at (column, row, plane).
+__device__ __forceinline__ void tma_load(void const* map, void* to, int column, int row, int plane,
+                                         Barrier& full) {
+  std::int32_t const at[3] = {column, row, plane};
+  ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_cluster, ::cuda::ptx::space_global, to, map, at,
+                                    &full);
+}
+/// Copies a box out of shared memory; what lies outside the tensor is not written. Belongs to this thread's
+/// open group of copies.
+__device__ __forceinline__ void tma_store(void const* map, void const* from, int column, int row, int plane) {
+  std::int32_t const at[3] = {column, row, plane};
+  ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_global, ::cuda::ptx::space_shared, map, at, from);
+}
+__device__ __forceinline__ void tma_store(void const* map, void const* from, int column, int row, int head,
+                                          int batch) {
+  std::int32_t const at[4] = {column, row, head, batch};
+  ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_global, ::cuda::ptx::space_shared, map, at, from);
+}
+/// Closes the group and waits until its copies have read shared memory.
+__device__ __forceinline__ void tma_store_read() {
+  ::cuda::ptx::cp_async_bulk_commit_group();
+  ::cuda::ptx::cp_async_bulk_wait_group_read(::cuda::ptx::n32_t<0>{});
+}
+/// Waits until all of this thread's stores are done.
+__device__ __forceinline__ void tma_store_wait() {
+  ::cuda::ptx::cp_async_bulk_wait_group(::cuda::ptx::n32_t<0>{});
+}
+
+/// Where the 16-byte unit `unit` of row `row` of a box lies, in units: rows of 128 bytes whose units are
+/// exchanged by the row's number (PTX ISA, "Swizzling modes", 128B).
+__device__ __forceinline__ constexpr unsigned swizzled_unit(unsigned row, unsigned unit) {
+  return row * 8 + (unit ^ row % 8);
+}
+
+/// Stores four 8×8 matrices of two-byte elements: lane l gives the address of row l % 8 of matrix l / 8, and
+/// holds in each word the pair of columns 2·(l % 4) of row l / 4.
+__device__ __forceinline__ void store_matrices(void* row, std::uint32_t const (&words)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
 }
 
 /// The matrix descriptor of a swizzled tile (PTX ISA, "Matrix descriptor"). `leading` is the distance in

@@ -33,7 +33,8 @@ struct FoldShape {
   DType dtype = DType::f32;
   Index head_dim = 0;
   Index value_dim = 0;
-  bool finishes = false;  ///< the fold writes the output: rows without a key are visited too
+  Start start = Start::identity;  ///< how it will mostly be run: a hint for the choice of a kernel
+  bool finishes = false;          ///< the fold writes the output: rows without a key are visited too
 };
 
 /// A fold's static part, prepared once per plan: its tile list, in the device's memory. Opaque to callers.
