@@ -4,7 +4,7 @@
 A cell is the case that came nearest to its tolerance: error / tolerance."""
 import sys
 
-cases, worst, worst_lse, counts, strategies, masks = 0, {}, {}, {}, set(), []
+cases, worst, worst_lse, counts, strategies, masks = 0, {}, {}, {}, {}, []
 for line in sys.stdin:
     cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
     if len(cells) != 8 or not cells[0].isdigit():
@@ -14,7 +14,7 @@ for line in sys.stdin:
     if not (out <= out_tolerance and lse <= lse_tolerance):
         sys.exit(f"error_table.py: not within its tolerance: {line}")
     cases += 1
-    strategies.add(strategy)
+    strategies.setdefault(strategy.split(":")[0], set()).add(strategy)
     masks += [mask] if mask not in masks else []
     row = (dtype, ranks)
     counts[row] = counts.get(row, 0) + 1
@@ -29,4 +29,5 @@ print("|---" * (len(masks) + 4) + "|")
 for row in counts:
     cells = " | ".join(cell(worst[row, mask]) for mask in masks)
     print(f"| {row[0]} | {row[1]} | {counts[row]} | {cells} | {cell(worst_lse[row])} |")
-print(f"\n{cases} cases, all within their tolerances; strategies: {', '.join(sorted(strategies))}.")
+families = [f"{family} ({len(variants)})" for family, variants in sorted(strategies.items())]
+print(f"\n{cases} cases, all within their tolerances. Strategies (and their variants): {', '.join(families)}.")
