@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Folds on the CPU beside PyTorch's scaled_dot_product_attention, in turn, on the same threads. Needs a Python with torch.
 
-`bench/cpu_peer.py [--threads N] [--fold-bench PATH]` prints a table; the ratio is PyTorch's time over ours.
+`bench/cpu_peer.py [--threads N] [--dtype bf16] [--repeat N] [--fold-bench PATH]` prints a table; the ratio is PyTorch's time over ours.
 """
 import argparse
 import json
@@ -42,6 +42,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--dtype", choices=["f32", "bf16"], help="default: both")
     parser.add_argument("--fold-bench", default=pathlib.Path(__file__).resolve().parents[1] / "build/bin/fold_bench")
     options = parser.parse_args()
     try:
@@ -57,6 +58,8 @@ def main():
     ratios = []
     with torch.inference_mode():
         for case in CASES:
+            if options.dtype not in (None, case["dtype"]):
+                continue
             ours, theirs = [], []
             for _ in range(options.repeat):
                 seconds, flops = our_seconds(server, case)

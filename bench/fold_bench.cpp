@@ -205,7 +205,7 @@ int run(int argc, char** argv) {
       ("dtype", po::value(&dtype), "f32, f16 or bf16")                             //
       ("mask", po::value(&mask), "full or causal")                                 //
       ("isa", po::value(&isa),
-       "scalar, avx2, avx512, avx512_bf16 or amx_bf16 (default: the vector paths)")              //
+       "scalar, avx2, avx512, avx512_bf16, amx_bf16 or fastest (default: the vector paths)")     //
       ("threads", po::value(&base.threads)->default_value(base.threads), "threads of the fold")  //
       ("device", po::value(&device)->default_value("cpu"), "cpu, or cuda (with --serve)")        //
       ("serve", "answer cases, JSON objects on lines of stdin, with JSON lines")                 //
@@ -229,7 +229,8 @@ int run(int argc, char** argv) {
                     base.heads % base.kv_heads == 0 && base.threads > 0 && base.repeat > 0 && dim >= 0;
   if (!sane) throw po::error("sizes must be positive, and --heads a multiple of --kv-heads");
   if (!mask.empty() && mask != "full" && mask != "causal") throw po::error("--mask: must be full or causal");
-  auto isas = chosen(isa, supported_isas(), "isa");
+  bool const fastest = isa == "fastest";
+  auto isas = fastest ? std::vector{supported_isas().back()} : chosen(isa, supported_isas(), "isa");
   if (isa.empty() && isas.size() > 1) std::erase(isas, CpuIsa::scalar);
   fmt::print("{:>11} {:>5} {:>4} {:>4} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7}\n",
              "isa", "type", "D", "Dv", "queries", "keys", "mask", "ms min", "median", "max", "rate", "bound",

@@ -30,7 +30,8 @@ TransportKind parse_transport(CommandLine const& line) {
 void add_run_flags(po::options_description& flags, int repeat_default) {
   std::string const repeat_help = fmt::format("runs to time (default {})", repeat_default);
   auto add = flags.add_options();
-  add("device", text("NAME"), "auto, cpu or cuda (default auto: GPUs if every rank has one)");
+  add("device", text("NAME"),
+      "auto, cpu or cuda (default auto: GPUs if every rank has one); PLAIT_CPU_ISA forces a CPU path");
   add("share-gpu", "several ranks of a host may use one GPU");
   add("transport", text("NAME"), "auto, mpi or nccl (default auto: NCCL between GPUs, else MPI)");
   add("threads", text("N"),

@@ -2,6 +2,7 @@
 
 using Vector = __m512;
 constexpr Index lanes = 16;
+constexpr int registers = 32;
 
 // The forms with a mask: GCC 12 warns of the others that its own headers read an undefined value.
 constexpr __mmask16 all_lanes = 0xffff;

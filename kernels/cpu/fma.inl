@@ -1,6 +1,6 @@
 // What the blocked flash tile needs to multiply by vectors: rows of broadcast words by a panel's columns, in
-// registers. The includer has defined `block_rows`, `word_elements` and `multiply_add(sum, a, b)` on vectors
-// of words, beside what vector.inl needs.
+// registers. The includer has defined `registers` (of vectors, that the processor has), `block_rows`,
+// `word_elements` and `multiply_add(sum, a, b)` on vectors of words, beside what vector.inl needs.
 
 #include "panel.inl"
 
@@ -10,7 +10,7 @@ constexpr int row_unroll = 12;  // all: sums stay in registers
 
 /// sums = A · B: A is [rows][depth], B is [depth][panel], `vectors` of it wide.
 template <Index rows, Index vectors>
-inline void multiply(float const* a, float const* b, Index depth, Vector (&sums)[rows][vectors]) {
+inline void multiply_here(float const* a, float const* b, Index depth, Vector (&sums)[rows][vectors]) {
 #pragma GCC unroll 12
   for (Index i = 0; i < rows; ++i) {
 #pragma GCC unroll 2
@@ -26,5 +26,27 @@ inline void multiply(float const* a, float const* b, Index depth, Vector (&sums)
 #pragma GCC unroll 2
       for (Index j = 0; j < vectors; ++j) sums[i][j] = multiply_add(sums[i][j], value, columns[j]);
     }
+  }
+}
+
+/// The same where nothing else is live: with 16 registers, one more value would put a sum into memory.
+template <Index rows, Index vectors>
+[[gnu::noinline]] void multiply_apart(float const* a, float const* b, Index depth,
+                                      Vector (&sums)[rows][vectors]) {
+  Vector own[rows][vectors];
+  multiply_here<rows, vectors>(a, b, depth, own);
+#pragma GCC unroll 12
+  for (Index i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+    for (Index j = 0; j < vectors; ++j) sums[i][j] = own[i][j];
+  }
+}
+
+template <Index rows, Index vectors>
+inline void multiply(float const* a, float const* b, Index depth, Vector (&sums)[rows][vectors]) {
+  if constexpr (registers > 16) {
+    multiply_here<rows, vectors>(a, b, depth, sums);
+  } else {
+    multiply_apart<rows, vectors>(a, b, depth, sums);
   }
 }

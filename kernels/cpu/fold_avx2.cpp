@@ -15,6 +15,7 @@ namespace {
 
 using Vector = __m256;
 constexpr Index lanes = 8;
+constexpr int registers = 16;
 constexpr Index block_rows = 6;
 constexpr Index word_elements = 1;
 

@@ -52,7 +52,7 @@ inline constexpr Index few_rows = 64;
 /// Query rows of a tile; tiles of all paths are equal, so that the same plan serves each.
 inline constexpr Index tile_rows = 192;
 /// Tiles of an item at most: keys are packed once for all of them.
-inline constexpr Index item_tiles = 8;
+inline constexpr Index item_tiles = 12;
 
 [[nodiscard]] FoldPath scalar_path();
 #ifdef __x86_64__

@@ -137,7 +137,7 @@ TEST_P(CpuFold, SplitKeysRepeatBitForBit) {
 TEST_P(CpuFold, FewRowsOfManyHeads) {
   if (isa() == CpuIsa::scalar) return;  // no fold of its own for them
   for (Index const rows : {1, 2, 4, 5, 11}) {
-    for (auto const& [q_heads, kv_heads] : {std::pair<Index, Index>{5, 5}, {6, 3}, {8, 1}}) {
+    for (auto const& [q_heads, kv_heads] : {std::pair<Index, Index>{5, 5}, {6, 3}, {6, 2}, {8, 1}}) {
       check_full_and_causal({.q_rows = rows,
                              .kv_rows = 531,
                              .q_heads = q_heads,
@@ -244,6 +244,18 @@ INSTANTIATE_TEST_SUITE_P(Paths, CpuFold, testing::ValuesIn(paths()), [](auto con
 
 TEST(CpuDevice, FinishOfTheIdentityIsZeroAndMinusInfinity) {
   test::check_identity_finishes_as_nothing(*make_cpu_device({.threads = 1}));
+}
+
+TEST(CpuDevice, TheEnvironmentForcesAPath) {
+  for (CpuIsa const isa : supported_isas()) {
+    ::setenv("PLAIT_CPU_ISA", std::string(name(isa)).c_str(), 1);
+    EXPECT_EQ(make_cpu_device({.threads = 1})->describe(), "cpu, " + std::string(name(isa)) + ", 1 thread");
+    // What a program asks for goes first.
+    EXPECT_EQ(make_cpu_device({.threads = 1, .isa = CpuIsa::scalar})->describe(), "cpu, scalar, 1 thread");
+  }
+  ::unsetenv("PLAIT_CPU_ISA");
+  auto const fastest = std::string(name(supported_isas().back()));
+  EXPECT_EQ(make_cpu_device({.threads = 1})->describe(), "cpu, " + fastest + ", 1 thread");
 }
 
 TEST(CpuDevice, RefusesWhatItCannotDoByName) {
