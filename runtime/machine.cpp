@@ -10,7 +10,7 @@
 namespace plait {
 namespace {
 
-/// Rates of folds: bench/results/h200.md (D 128, bf16, 64k tokens and more). The H100 has the same chip at
+/// Rates of folds: bench/results/h200.md and h100.md (D 128, bf16, 64k tokens and more). The H100 has the same chip at
 /// the same clocks; its memory is slower. Links: NVIDIA H100/H200 data sheets, NVLink 900 GB/s per GPU both
 /// ways together and 400 Gb/s InfiniBand per GPU, at four fifths and 96% of nominal; latencies as collectives
 /// over NCCL see them.

@@ -8,7 +8,7 @@ Without a stage: all of them. Builds into build-gpu/; an optional folder .deps/u
   --build     configure and build, CUDA on
   --tests     ctest -L gpu
   --sanitize  compute-sanitizer memcheck and racecheck on the folds of small shapes (filter: PLAIT_SANITIZE_FILTER)
-  --bench     bench/gpu/run.py, to DIR/h200.md
+  --bench     bench/gpu/run.py, to DIR/gpu.md
   --profile   bench/gpu/profile.sh, to DIR/profile.md
   --scaling   bench/gpu/scaling.py over all GPUs of the host, to DIR/scaling.md; nothing to do with one GPU
   --out DIR   logs and results (default build-gpu/report)
@@ -52,7 +52,7 @@ sanitize() {
   return "$status"
 }
 # shellcheck disable=SC2317
-bench() { python3 bench/gpu/run.py --out "$out/h200.md"; }
+bench() { python3 bench/gpu/run.py --out "$out/gpu.md"; }
 # shellcheck disable=SC2317
 profile() { bash bench/gpu/profile.sh >"$out/profile.md"; }
 # shellcheck disable=SC2317

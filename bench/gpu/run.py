@@ -207,7 +207,7 @@ def main():
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--ours", default=f"{HERE.parents[1]}/build-gpu/bin/fold_bench --device cuda --serve")
     flags.add_argument("--peers", default=f"{sys.executable} {HERE}/peers.py")
-    flags.add_argument("--out", type=pathlib.Path, default=HERE.parent / "results/h200.md")
+    flags.add_argument("--out", type=pathlib.Path, default=HERE.parent / "results/gpu.md")
     flags.add_argument("--only", default="peers,carried,state,unfused", help="parts to measure, of: %(default)s")
     flags.add_argument("--commit", default=os.environ.get("PLAIT_COMMIT"), help="where there is no git: the commit measured")
     given = flags.parse_args()
