@@ -126,7 +126,8 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   Problem const problem = parse_problem(line, parse_shape(line));
   auto const ranks = static_cast<int>(parse_size("--ranks", line.get("ranks", "1"), 1, most_ranks));
   Machine const machine = parse_machine(line);
-  Choice const choice = choose_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine);
+  Choice const choice =
+      choose_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine, parse_reduce(line));
   std::string const proof = verdict(choice.plan, line.has("verify"));
   Volume const moved = volume(choice.plan);
   Simulation const simulation =

@@ -158,6 +158,30 @@ TEST(Strategy, TreesAreAsDeepAsTheirLogarithm) {
   }
 }
 
+/// The reduce-scatter form moves what the direct one does, counted at the least: queries there, parts of all
+/// rows back, also those of ranks whose keys the mask drops.
+TEST(Strategy, NativeReductionsAreOneRoundOfAllRanks) {
+  for (int const ranks : {2, 3, 7}) {
+    Shape shape = llama_like(5 * ranks);
+    shape.kv_tokens = 64 * ranks;
+    Problem const problem = problem_of(shape, Mask::full(shape.q_tokens, shape.kv_tokens));
+    Layouts const layouts = make_layouts("contiguous", problem.mask, ranks);
+    Plan const native = make_plan(problem, layouts, "tree:native");
+    EXPECT_EQ(volume(native).sent, volume(make_plan(problem, layouts, "tree:direct")).sent);
+    EXPECT_EQ(volume(native).received, volume(make_plan(problem, layouts, "tree:direct")).received);
+    std::uint64_t const visit = 5 * (8 * 64 * 2 + 8 * (64 + 2) * 4);
+    EXPECT_EQ(sent_per_peer(native, 0), [&] {
+      std::vector<std::uint64_t> sent(static_cast<std::size_t>(ranks), visit);
+      sent.front() = 0;
+      return sent;
+    }());
+    for (Program const& program : native.programs) {
+      EXPECT_EQ(program.reductions.size(), static_cast<std::size_t>(ranks));
+      EXPECT_TRUE(program.merges.empty());
+    }
+  }
+}
+
 /// Under a causal mask and a contiguous layout, rank r's keys are needed by ranks r..P−1 only.
 TEST(Strategy, BlocksGoOnlyWhereTheMaskNeedsThem) {
   int const ranks = 5;
