@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import statistics
 
 NEAR = 1.05  # a pick this close to the best measured time is as good as it
@@ -30,6 +31,11 @@ class Row:
         return self.predicted_seconds / self.measured_seconds - 1
 
     @property
+    def spread(self):
+        """By how much the medians of identical jobs differ: what no prediction can do better than."""
+        return (max(self.seconds) - min(self.seconds)) / self.measured_seconds
+
+    @property
     def bytes_equal(self):
         return self.planned_bytes == self.moved_bytes
 
@@ -56,6 +62,20 @@ class Case:
     def regret(self):
         """The pick's measured time over the best measured one's: 1 = nothing was faster."""
         return self.picked.measured_seconds / self.best.measured_seconds
+
+
+def save(path, cases):
+    path.write_text(json.dumps([dataclasses.asdict(case) for case in cases], indent=1) + "\n")
+
+
+def load(path, names):
+    """The cases of these names that a file holds, if there is one, by name."""
+    found = {}
+    for case in json.loads(path.read_text()) if path.exists() else []:
+        if case["name"] in names:
+            rows = [Row(**row) for row in case["rows"]]
+            found[case["name"]] = Case(**case | {"rows": rows, "refused": [tuple(one) for one in case["refused"]]})
+    return found
 
 
 def write_csv(path, cases, network):
@@ -89,6 +109,9 @@ def summary(cases):
         "median_error": statistics.median(abs(row.error) for row in rows),
         "worst_error": worst.error,
         "worst_row": f"{worst.case}: {name(worst)}",
+        "within_25": sum(abs(row.error) < 0.25 for row in rows),
+        "median_spread": statistics.median(row.spread for row in rows),
+        "worst_spread": max(row.spread for row in rows),
         "cases": len(cases),
         "near": sum(case.regret <= NEAR for case in cases),
         "worst_regret": max(case.regret for case in cases),
@@ -105,7 +128,9 @@ def markdown(cases, network, facts):
         "",
         f"- **Bytes**: planned and moved are equal, rank by rank, for {total['bytes_equal']} of {total['rows']} plans.",
         f"- **Time**: the prediction is off by {total['median_error']:.0%} (median of the absolute error), at worst by "
-        f"{total['worst_error']:+.0%} ({total['worst_row']}).",
+        f"{total['worst_error']:+.0%} ({total['worst_row']}); {total['within_25']} of {total['rows']} within 25%.",
+        f"- **Noise**: the medians of identical jobs differ by {total['median_spread']:.0%} (median), at most by "
+        f"{total['worst_spread']:.0%}.",
         f"- **Pick**: the planner's own choice is within {NEAR - 1:.0%} of the best measured plan in {total['near']} of "
         f"{total['cases']} cases; at worst it takes {total['worst_regret']:.2f} times as long.",
         "",
