@@ -20,9 +20,11 @@ namespace plait {
 namespace {
 
 /// How the time is shared out.
-constexpr double steps_share = 0.4;
-constexpr double links_share = 0.4;
-constexpr double host_share = 0.2;
+constexpr double folds_share = 0.4;
+constexpr double merges_share = 0.05;
+constexpr double crowd_share = 0.1;
+constexpr double links_share = 0.3;
+constexpr double host_share = 0.15;
 constexpr double sample_seconds = 10e-3;
 
 constexpr std::size_t kibi = 1024;
@@ -36,8 +38,9 @@ std::vector<FoldCase> fold_cases(DeviceKind device) {
             {1024, 1024, 8, 2},  {2048, 2048, 4, 4},  {4096, 4096, 8, 1},
             {4096, 16384, 8, 2}, {8192, 8192, 16, 4}, {16384, 4096, 16, 16}};
   }
-  return {{64, 256, 4, 4},  {64, 1024, 8, 8}, {256, 256, 1, 1}, {256, 512, 8, 2},  {512, 64, 8, 2},
-          {512, 128, 8, 8}, {512, 512, 1, 1}, {512, 512, 8, 2}, {1024, 128, 2, 2}, {1024, 1024, 2, 2}};
+  return {{64, 256, 4, 4},   {64, 1024, 8, 8},  {256, 256, 1, 1},   {256, 512, 8, 2},
+          {512, 64, 8, 2},   {512, 128, 8, 8},  {512, 512, 1, 1},   {512, 512, 8, 2},
+          {1024, 128, 8, 2}, {2048, 256, 1, 1}, {1024, 1024, 2, 2}, {1024, 1024, 8, 2}};
 }
 
 std::vector<FoldCase> causal_cases(DeviceKind device) {
@@ -45,14 +48,14 @@ std::vector<FoldCase> causal_cases(DeviceKind device) {
   return {{192, 192, 8, 2, true}, {512, 512, 4, 1, true}};
 }
 
-/// A fold of some milliseconds, for exchanges to go on beside.
+/// A fold of some milliseconds, for exchanges to go on beside, and to see who shares cores with whom.
 constexpr FoldCase long_fold{512, 512, 4, 4};
 
-struct StepCase {
+struct MergeCase {
   Index rows;
   Index heads;
 };
-std::vector<StepCase> step_cases(DeviceKind device) {
+std::vector<MergeCase> merge_cases(DeviceKind device) {
   if (device == DeviceKind::cuda) return {{128, 1}, {1024, 8}, {8192, 8}, {8192, 32}};
   return {{16, 1}, {128, 4}, {512, 8}, {2048, 8}};
 }
@@ -89,7 +92,9 @@ class Calibrator {
   }
 
   Calibration run() {
-    measure_steps();
+    measure_folds();
+    measure_merges();
+    measure_crowd();
     measure_links();
     measure_host();
     result_.machine.sources = sources();
@@ -98,7 +103,9 @@ class Calibrator {
   }
 
  private:
-  void measure_steps();
+  void measure_folds();
+  void measure_merges();
+  void measure_crowd();
   void measure_links();
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
   void measure_port(double seconds);
@@ -125,52 +132,79 @@ class Calibrator {
   std::string levels_;  ///< which links were measured, in words
 };
 
-void Calibrator::measure_steps() {
+void Calibrator::measure_folds() {
   std::deque<FoldBench> folds;
-  std::deque<StepBench> steps;
   std::vector<Sample> samples;
   std::size_t const full = fold_cases(kind_).size();
   job_.together("preparing folds", [&] {
     for (auto const& cases : {fold_cases(kind_), causal_cases(kind_)}) {
       for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
     }
-    for (auto const kind : {StepBench::Kind::merge, StepBench::Kind::finish}) {
-      for (auto const& [rows, heads] : step_cases(kind_)) {
-        steps.emplace_back(*device_, kind, rows, heads, options_.elements);
-      }
-    }
   });
   for (FoldBench& fold : folds) samples.push_back({std::ref(fold), sample_seconds});
-  for (StepBench& step : steps) samples.push_back({std::ref(step), sample_seconds});
-  std::vector<double> const seconds = sampler_.medians(samples, steps_share * options_.seconds);
+  std::vector<double> const seconds = sampler_.means(samples, folds_share * options_.seconds);
 
-  std::vector<TimedFold> timed_folds;
-  std::vector<TimedStep> timed_steps;
-  for (std::size_t i = 0; i < folds.size(); ++i) timed_folds.push_back({folds[i].work(), seconds[i]});
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    timed_steps.push_back({steps[i].bytes(), seconds[folds.size() + i]});
-  }
-  std::vector<TimedFold> const causal(timed_folds.begin() + static_cast<std::ptrdiff_t>(full),
-                                      timed_folds.end());
-  timed_folds.resize(full);
+  std::vector<TimedFold> timed;
+  for (std::size_t i = 0; i < folds.size(); ++i) timed.push_back({folds[i].work(), seconds[i]});
+  std::span<TimedFold const> const whole(timed.data(), full);
+  std::span<TimedFold const> const causal(timed.data() + full, timed.size() - full);
   Machine& machine = result_.machine;
-  job_.together("the rates of folds", [&] { fit_steps(timed_folds, timed_steps, machine); });
+  job_.together("the rates of folds", [&] { fit_folds(whole, machine); });
   note("folds: {:.1f} GFLOP/s, {:.2f} GB/s and {} each; largest error {:.0f}%",
        machine.flops_per_second / 1e9, machine.memory_bytes_per_second / 1e9,
-       format_seconds(machine.fold_seconds), 100 * worst_error(timed_folds, {}, machine));
-  note("merges and finishes: {} each; largest error {:.0f}%", format_seconds(machine.step_seconds),
-       100 * worst_error({}, timed_steps, machine));
+       format_seconds(machine.fold_seconds), 100 * worst_error(whole, machine));
   fit_edges(causal, machine);
   note("a row at a mask's sloped edge costs {:.0f} keys more; largest error of causal blocks {:.0f}%",
-       machine.edge_keys, 100 * worst_error(causal, {}, machine));
-  timed_folds.insert(timed_folds.end(), causal.begin(), causal.end());
-  for (TimedFold const& fold : timed_folds) {
+       machine.edge_keys, 100 * worst_error(causal, machine));
+  for (TimedFold const& fold : timed) {
     explain(fmt::format("fold of {:.3g} flops, {:.3g} bytes", fold.work.flops, fold.work.bytes), fold.seconds,
             plait::seconds(fold.work, machine));
   }
-  for (TimedStep const& step : timed_steps) {
-    explain(fmt::format("step of {:.3g} bytes", step.bytes), step.seconds, step_seconds(step.bytes, machine));
+}
+
+void Calibrator::measure_merges() {
+  std::deque<MergeBench> merges;
+  std::vector<Sample> samples;
+  job_.together("preparing merges", [&] {
+    for (auto const& [rows, heads] : merge_cases(kind_)) {
+      merges.emplace_back(*device_, rows, heads, options_.elements);
+    }
+  });
+  for (MergeBench& merge : merges) samples.push_back({std::ref(merge), sample_seconds});
+  std::vector<double> const seconds = sampler_.means(samples, merges_share * options_.seconds);
+  std::vector<TimedMerge> timed;
+  for (std::size_t i = 0; i < merges.size(); ++i) timed.push_back({merges[i].bytes(), seconds[i]});
+  Machine& machine = result_.machine;
+  fit_merges(timed, machine);
+  note("merges: {:.2f} GB/s and {} each; largest error {:.0f}%", machine.merge_bytes_per_second / 1e9,
+       format_seconds(machine.step_seconds), 100 * worst_error(timed, machine));
+  for (TimedMerge const& merge : timed) {
+    explain(fmt::format("merge of {:.3g} bytes", merge.bytes), merge.seconds,
+            merge_seconds(merge.bytes, machine));
   }
+}
+
+/// Who shares cores with whom: one rank folds alone, then one host's ranks, then all.
+void Calibrator::measure_crowd() {
+  constexpr double as_fast = 1.15;
+  int const all = job_.world().size();
+  int const host = topology_.ranks_per_host;
+  if (kind_ == DeviceKind::cuda || all == 1) return;
+  FoldBench fold =
+      job_.together("preparing a fold", [&] { return FoldBench(*device_, long_fold, options_.elements); });
+  std::vector<Sample> samples;
+  for (int const ranks : {1, host, all}) {
+    bool const folds = job_.world().rank() < ranks;
+    samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, sample_seconds});
+  }
+  std::vector<double> const means = sampler_.means(samples, crowd_share * options_.seconds);
+  bool const hosts_share = several_hosts() && means[2] > as_fast * means[1];  // namespaces, virtual machines
+  Machine& machine = result_.machine;
+  machine.crowd_ranks = hosts_share || !several_hosts() ? all : host;
+  machine.alone_speedup = std::clamp((hosts_share || !several_hosts() ? means[2] : means[1]) / means[0], 1.0,
+                                     double(machine.crowd_ranks));
+  note("a rank that folds alone is {:.2f} times as fast as {} that fold at once", machine.alone_speedup,
+       machine.crowd_ranks);
 }
 
 void Calibrator::measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds,
@@ -187,11 +221,11 @@ void Calibrator::measure_level(std::string const& name, std::vector<Peers> const
     }
   });
   for (ExchangeBench& bench : benches) samples.push_back({std::ref(bench), sample_seconds});
-  std::vector<double> const medians = sampler_.medians(samples, seconds);
+  std::vector<double> const means = sampler_.means(samples, seconds);
   std::vector<TimedExchange> exchanges;
   for (std::size_t i = 0; i < cases.size(); ++i) {
     exchanges.push_back(
-        {static_cast<double>(cases[i].messages), static_cast<double>(cases[i].bytes), medians[i]});
+        {static_cast<double>(cases[i].messages), static_cast<double>(cases[i].bytes), means[i]});
   }
   link = fit_link(exchanges);
   note("{}: {:.1f} MB/s, {} each message, {} latency; largest error {:.0f}%", name,
@@ -243,7 +277,7 @@ void Calibrator::measure_port(double seconds) {
   Peers const peers = between_hosts(topology_, job_.world().rank(), 1, Senders::all);
   ExchangeBench bench = job_.together(
       "preparing exchanges", [&] { return ExchangeBench(*device_, *transport_, peers, messages, bytes); });
-  double const once = sampler_.medians({{std::ref(bench), sample_seconds}}, seconds).front();
+  double const once = sampler_.means({{std::ref(bench), sample_seconds}}, seconds).front();
   Machine& machine = result_.machine;
   double const on_port = std::max(once - machine.network.latency_seconds, once / 2);
   machine.port_bytes_per_second = static_cast<double>(bytes) * topology_.ranks_per_host / on_port;
@@ -279,17 +313,17 @@ void Calibrator::measure_host() {
   for (ExchangeBench& bench : benches) {
     samples.push_back({[&](int times) { return bench.while_folding(*fold, times); }, 0.0});
   }
-  std::vector<double> const medians = sampler_.medians(samples, host_share * options_.seconds);
+  std::vector<double> const means = sampler_.means(samples, host_share * options_.seconds);
   double products = 0.0;
   double squares = 0.0;
   for (std::size_t i = 0; i < moved.size(); ++i) {
-    products += moved[i] * (medians[i + 1] - medians[0]);
+    products += moved[i] * (means[i + 1] - means[0]);
     squares += moved[i] * moved[i];
   }
   machine.host_seconds_per_byte = std::max(0.0, products / squares);
   for (std::size_t i = 0; i < moved.size(); ++i) {
-    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), medians[i + 1],
-            medians[0] + moved[i] * machine.host_seconds_per_byte);
+    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), means[i + 1],
+            means[0] + moved[i] * machine.host_seconds_per_byte);
   }
   note("a fold takes {:.2f} ns longer for each byte that moves meanwhile",
        1e9 * machine.host_seconds_per_byte);

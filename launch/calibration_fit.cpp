@@ -42,7 +42,7 @@ std::optional<Row> solve(std::vector<Row> a, Row b) {
 /// What an error of a time counts: most of a plan's time is long folds and long exchanges, but something must
 /// tell the constants too.
 double weight_of(double seconds, double longest) {
-  return std::cbrt(seconds / longest);
+  return std::sqrt(seconds / longest);
 }
 
 double inverse(double seconds_per_unit) {
@@ -155,25 +155,31 @@ std::vector<double> fit_non_negative(std::span<Observation const> observations) 
   return x;
 }
 
-void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine) {
-  constexpr double steps_weight = 0.05;
+void fit_folds(std::span<TimedFold const> folds, Machine& machine) {
   double longest = 0.0;
   for (TimedFold const& fold : folds) longest = std::max(longest, fold.seconds);
   std::vector<Observation> observations;
   for (TimedFold const& fold : folds) {
     double const flops = fold.work.flops / busy_share(fold.work, machine);
-    observations.push_back(
-        {{1.0, flops, 0.0, fold.work.bytes}, fold.seconds, weight_of(fold.seconds, longest)});
-  }
-  for (TimedStep const& step : steps) {
-    observations.push_back({{0.0, 0.0, 1.0, step.bytes}, step.seconds, steps_weight});
+    observations.push_back({{1.0, flops, fold.work.bytes}, fold.seconds, weight_of(fold.seconds, longest)});
   }
   std::vector<double> const x = fit_non_negative(observations);
   if (x[1] <= 0) throw std::invalid_argument("the folds' times do not grow with their flops");
   machine.fold_seconds = x[0];
   machine.flops_per_second = 1.0 / x[1];
-  machine.step_seconds = x[2];
-  machine.memory_bytes_per_second = inverse(x[3]);
+  machine.memory_bytes_per_second = inverse(x[2]);
+}
+
+void fit_merges(std::span<TimedMerge const> merges, Machine& machine) {
+  double longest = 0.0;
+  for (TimedMerge const& merge : merges) longest = std::max(longest, merge.seconds);
+  std::vector<Observation> observations;
+  for (TimedMerge const& merge : merges) {
+    observations.push_back({{1.0, merge.bytes}, merge.seconds, weight_of(merge.seconds, longest)});
+  }
+  std::vector<double> const x = fit_non_negative(observations);
+  machine.step_seconds = x[0];
+  machine.merge_bytes_per_second = inverse(x[1]);
 }
 
 void fit_edges(std::span<TimedFold const> folds, Machine& machine) {
@@ -205,14 +211,18 @@ Link fit_link(std::span<TimedExchange const> exchanges) {
   return {.latency_seconds = x[0], .bytes_per_second = inverse(x[2]), .message_seconds = x[1]};
 }
 
-double worst_error(std::span<TimedFold const> folds, std::span<TimedStep const> steps,
-                   Machine const& machine) {
+double worst_error(std::span<TimedFold const> folds, Machine const& machine) {
   double worst = 0.0;
   for (TimedFold const& fold : folds) {
     worst = std::max(worst, std::abs(seconds(fold.work, machine) / fold.seconds - 1));
   }
-  for (TimedStep const& step : steps) {
-    worst = std::max(worst, std::abs(step_seconds(step.bytes, machine) / step.seconds - 1));
+  return worst;
+}
+
+double worst_error(std::span<TimedMerge const> merges, Machine const& machine) {
+  double worst = 0.0;
+  for (TimedMerge const& merge : merges) {
+    worst = std::max(worst, std::abs(merge_seconds(merge.bytes, machine) / merge.seconds - 1));
   }
   return worst;
 }

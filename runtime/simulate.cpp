@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "crowd.hpp"
 #include "plait/work.hpp"
 
 namespace plait {
@@ -36,7 +37,8 @@ class Simulator {
         record_(record),
         ranks_(static_cast<std::size_t>(plan.ranks())),
         now_(ranks_),
-        paths_(ranks_) {
+        paths_(ranks_),
+        busy_until_(ranks_) {
     for (auto& ports : {&send_, &receive_}) {
       for (auto& level : *ports) level.resize(ranks_);
     }
@@ -70,13 +72,13 @@ class Simulator {
   }
 
   [[nodiscard]] double merge_seconds(Merge const& merge) const {
-    return step_seconds(merge_bytes(plan_.block(merge.state), plan_.problem.shape), machine_);
+    return plait::merge_seconds(merge_bytes(plan_.block(merge.state), plan_.problem.shape), machine_);
   }
 
   [[nodiscard]] double finish_seconds(Finish const& finish) const {
     double const touched =
         finish_bytes(plan_.block(finish.state), plan_.block(finish.out), plan_.problem.shape);
-    return step_seconds(touched, machine_);
+    return plait::finish_seconds(touched, machine_);
   }
 
   void record(Event::Kind kind, std::size_t rank, std::size_t round, BlockId block, int peer, double start,
@@ -95,6 +97,7 @@ class Simulator {
     // What a rank has at hand when its round begins, and what its own steps make of it.
     std::vector<double> const begun = now_;
     std::vector<Spent> const paths = paths_;
+    stretch(index);
     for (std::size_t rank = 0; rank < ranks_; ++rank) compute(rank, index);
     computed_ = now_;
     flights_.clear();
@@ -105,40 +108,88 @@ class Simulator {
         flights_.push_back({std::max(begun[from], begun[to]), turn++, from, to, send.block});
       }
     }
+    for (std::size_t from = 0; from < ranks_; ++from) {
+      std::size_t turn = 0;
+      for (Reduction const& part : plan_.programs[from].round(index).reductions) {
+        auto const to = static_cast<std::size_t>(plan_.block(part.state).home);
+        if (to != from) flights_.push_back({std::max(begun[from], begun[to]), turn++, from, to, part.state});
+      }
+    }
     std::ranges::stable_sort(flights_, {},
                              [](Flight const& flight) { return std::pair(flight.ready, flight.turn); });
     for (Flight const& flight : flights_) fly(flight, index, begun, paths);
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       result_.exposed_comm_seconds[rank] += now_[rank] - computed_[rank];
     }
+    for (std::size_t rank = 0; rank < ranks_; ++rank) merge_reduced(rank, index);
   }
 
-  /// The rank's steps of a round, one after the other.
-  void compute(std::size_t rank, std::size_t index) {
+  /// At home, the parts of all other ranks are merged one after the other.
+  void merge_reduced(std::size_t rank, std::size_t index) {
+    for (Reduction const& part : plan_.programs[rank].round(index).reductions) {
+      if (part.into == at_rest) continue;
+      double const once =
+          plait::merge_seconds(merge_bytes(plan_.block(part.state), plan_.problem.shape), machine_);
+      double const seconds = static_cast<double>(ranks_ - 1) * once;
+      record(Event::Kind::merge, rank, index, part.state, -1, now_[rank], now_[rank] + seconds);
+      now_[rank] += seconds;
+      paths_[rank].merge += seconds;
+    }
+  }
+
+  /// The rank's steps of a round: visit(kind, block, seconds) for each, and last for the bytes that move
+  /// meanwhile, with folds.
+  template <class Visit>
+  void steps(std::size_t rank, std::size_t index, Visit&& visit) const {
     Round const round = plan_.programs[rank].round(index);
-    double& now = now_[rank];
-    Spent& path = paths_[rank];
-    double const begun = now;
-    auto const step = [&](Event::Kind kind, BlockId block, double seconds, double& spent) {
-      record(kind, rank, index, block, -1, now, now + seconds);
-      now += seconds;
-      spent += seconds;
-    };
-    for (Fold const& fold : round.folds) step(Event::Kind::fold, fold.kv, fold_seconds(fold), path.fold);
-    for (Merge const& merge : round.merges) {
-      step(Event::Kind::merge, merge.state, merge_seconds(merge), path.merge);
-    }
+    for (Fold const& fold : round.folds) visit(Event::Kind::fold, fold.kv, fold_seconds(fold));
+    for (Merge const& merge : round.merges) visit(Event::Kind::merge, merge.state, merge_seconds(merge));
     for (Finish const& finish : round.finishes) {
-      step(Event::Kind::finish, finish.state, finish_seconds(finish), path.merge);
+      visit(Event::Kind::finish, finish.state, finish_seconds(finish));
     }
-    if (machine_.host_seconds_per_byte == 0 || now == begun) return;
+    bool const computes = !round.folds.empty() || !round.merges.empty() || !round.finishes.empty();
+    if (machine_.host_seconds_per_byte == 0 || !computes) return;
     double moved = 0.0;
     for (auto const* transfers : {&round.sends, &round.receives}) {
       for (Transfer const& transfer : *transfers) moved += bytes(transfer.block);
     }
-    double const seconds = moved * machine_.host_seconds_per_byte;
-    now += seconds;
-    path.fold += seconds;
+    visit(Event::Kind::wait, -1, moved * machine_.host_seconds_per_byte);
+  }
+
+  /// How many times as long as while all ranks of its crowd compute each rank takes for its steps of a round.
+  void stretch(std::size_t index) {
+    stretch_.assign(ranks_, 1.0);
+    if (machine_.crowd_ranks == 1 || machine_.alone_speedup == 1.0) return;
+    auto const size = static_cast<std::size_t>(machine_.crowd_ranks);
+    std::vector<Share> crowd;
+    for (std::size_t first = 0; first < ranks_; first += size) {
+      crowd.clear();
+      std::size_t const last = std::min(first + size, ranks_);
+      for (std::size_t rank = first; rank < last; ++rank) {
+        Share& share = crowd.emplace_back(Share{.begin = now_[rank], .busy_until = busy_until_[rank]});
+        steps(rank, index, [&](Event::Kind, BlockId, double seconds) { share.work += seconds; });
+      }
+      share_cores(crowd, machine_);
+      for (std::size_t rank = first; rank < last; ++rank) {
+        Share const& share = crowd[rank - first];
+        if (share.work == 0) continue;
+        stretch_[rank] = (share.end - share.begin) / share.work;
+        busy_until_[rank] = share.end;
+      }
+    }
+  }
+
+  /// The rank's steps of a round, one after the other.
+  void compute(std::size_t rank, std::size_t index) {
+    double& now = now_[rank];
+    Spent& path = paths_[rank];
+    steps(rank, index, [&](Event::Kind kind, BlockId block, double seconds) {
+      seconds *= stretch_[rank];
+      if (kind != Event::Kind::wait) record(kind, rank, index, block, -1, now, now + seconds);
+      now += seconds;
+      bool const folds = kind == Event::Kind::fold || kind == Event::Kind::wait;
+      (folds ? path.fold : path.merge) += seconds;
+    });
   }
 
   void fly(Flight const& flight, std::size_t round, std::vector<double> const& begun,
@@ -180,6 +231,8 @@ class Simulator {
   std::vector<double> now_;   ///< per rank: when its next round begins
   std::vector<Spent> paths_;  ///< per rank: the chain that ends then
   std::vector<double> computed_;
+  std::vector<double> stretch_;     ///< per rank, of the round at hand
+  std::vector<double> busy_until_;  ///< per rank: when it last stopped computing
   std::vector<Flight> flights_;
   std::vector<Port> send_[2];  ///< by level (node, network) and rank
   std::vector<Port> receive_[2];

@@ -11,6 +11,7 @@ namespace {
 Machine const known{.flops_per_second = 40e9,
                     .fold_seconds = 8e-6,
                     .memory_bytes_per_second = 6e9,
+                    .merge_bytes_per_second = 3e9,
                     .step_seconds = 2e-6,
                     .node = {.latency_seconds = 30e-6, .bytes_per_second = 1.5e9, .message_seconds = 4e-6}};
 
@@ -32,7 +33,7 @@ std::vector<FoldWork> works() {
 
 struct Timed {
   std::vector<TimedFold> folds;
-  std::vector<TimedStep> steps;
+  std::vector<TimedMerge> merges;
   std::vector<TimedExchange> exchanges;
 };
 
@@ -49,8 +50,8 @@ Timed timed(Machine const& machine, double noise) {
     result.folds.push_back({work, exact * factor(random)});
   }
   for (double const bytes : {1e3, 1e5, 1e6, 1e7}) {
-    double const exact = machine.step_seconds + bytes / machine.memory_bytes_per_second;
-    result.steps.push_back({bytes, exact * factor(random)});
+    double const exact = machine.step_seconds + bytes / machine.merge_bytes_per_second;
+    result.merges.push_back({bytes, exact * factor(random)});
   }
   for (double const messages : {1.0, 16.0}) {
     for (double const bytes : {0.0, 1e3, 1e5, 8e6}) {
@@ -69,12 +70,15 @@ void expect_near(double found, double expected, double relative) {
 TEST(Fit, ExactTimesGiveTheMachineBack) {
   Timed const times = timed(known, 0.0);
   Machine found;
-  fit_steps(times.folds, times.steps, found);
+  fit_folds(times.folds, found);
+  fit_merges(times.merges, found);
   expect_near(found.fold_seconds, 8e-6, 1e-6);
   expect_near(found.flops_per_second, 40e9, 1e-6);
   expect_near(found.step_seconds, 2e-6, 1e-6);
   expect_near(found.memory_bytes_per_second, 6e9, 1e-6);
-  EXPECT_LT(worst_error(times.folds, times.steps, found), 1e-6);
+  expect_near(found.merge_bytes_per_second, 3e9, 1e-6);
+  EXPECT_LT(worst_error(times.folds, found), 1e-6);
+  EXPECT_LT(worst_error(times.merges, found), 1e-6);
   Link const link = fit_link(times.exchanges);
   expect_near(link.latency_seconds, 30e-6, 1e-6);
   expect_near(link.message_seconds, 4e-6, 1e-6);
@@ -102,12 +106,15 @@ TEST(Fit, CausalFoldsGiveTheEdgeBack) {
 TEST(Fit, NoisyTimesGiveItBackNearly) {
   Timed const times = timed(known, 0.05);
   Machine found;
-  fit_steps(times.folds, times.steps, found);
+  fit_folds(times.folds, found);
+  fit_merges(times.merges, found);
   expect_near(found.flops_per_second, 40e9, 0.1);
   expect_near(found.memory_bytes_per_second, 6e9, 0.2);
   expect_near(found.fold_seconds, 8e-6, 0.25);
+  expect_near(found.merge_bytes_per_second, 3e9, 0.1);
   expect_near(found.step_seconds, 2e-6, 0.25);
-  EXPECT_LT(worst_error(times.folds, times.steps, found), 0.15);
+  EXPECT_LT(worst_error(times.folds, found), 0.15);
+  EXPECT_LT(worst_error(times.merges, found), 0.15);
   expect_near(fit_link(times.exchanges).bytes_per_second, 1.5e9, 0.1);
   expect_near(fit_link(times.exchanges).latency_seconds, 30e-6, 0.25);
 }
@@ -120,7 +127,7 @@ TEST(Fit, FoldsTooSmallForAllUnitsCountInProportion) {
   Timed const times = timed(gpu, 0.0);
   Machine found;
   found.units = 132;
-  fit_steps(times.folds, times.steps, found);
+  fit_folds(times.folds, found);
   expect_near(found.flops_per_second, 600e12, 1e-5);
   expect_near(found.fold_seconds, 8e-6, 1e-5);
 }
@@ -156,7 +163,7 @@ TEST(Fit, RefusesWhatCannotBeFitted) {
   EXPECT_THROW((void)fit_non_negative(timeless), std::invalid_argument);
   std::vector<TimedFold> const constant = {{works()[0], 1e-3}, {works().back(), 1e-3}};
   Machine machine;
-  EXPECT_THROW(fit_steps(constant, {}, machine), std::invalid_argument);
+  EXPECT_THROW(fit_folds(constant, machine), std::invalid_argument);
 }
 
 }  // namespace

@@ -119,6 +119,7 @@ Machine tiny_machine(int ranks_per_node) {
   return {.ranks_per_node = ranks_per_node,
           .flops_per_second = 250,
           .memory_bytes_per_second = 1e15,
+          .merge_bytes_per_second = 1e15,
           .node = {.latency_seconds = 0.5, .bytes_per_second = 1000, .message_seconds = 0.25},
           .network = {.latency_seconds = 4, .bytes_per_second = 500, .message_seconds = 0.125}};
 }
@@ -155,6 +156,25 @@ TEST(Rules, MessagesThatARankReceivesShareItsLink) {
   EXPECT_NEAR(simulate(std::move(tiny), tiny_machine(3)).seconds, 2 * 1.25 + 0.5, close);
 }
 
+/// Two states of 508 bytes come to rank 0, one after the other, and are merged there, 3 · 508 bytes touched
+/// by each.
+TEST(Rules, AReductionIsItsPartsOnTheirWayAndTheirMerges) {
+  Tiny tiny(3);
+  for (int rank = 0; rank < 3; ++rank) tiny.fold_own(rank);
+  BlockId const q = tiny.q_blocks(0).front();
+  std::vector<SlotId> parts = {at_rest};
+  for (int rank = 1; rank < 3; ++rank) parts.push_back(tiny.acquire(rank, tiny.state_of(q)));
+  tiny.end_round();
+  tiny.reduce_at_home(q, parts);
+  Machine machine = tiny_machine(3);
+  machine.step_seconds = 3;
+  double const parts_arrive = 2 + 2 * (0.25 + 0.508) + 0.5;
+  Simulation const result = simulate(std::move(tiny), machine);
+  EXPECT_NEAR(result.seconds, parts_arrive + 2 * 3, close);
+  EXPECT_NEAR(result.critical.merge, 6, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[0], parts_arrive - 2, close);
+}
+
 TEST(Rules, LinksCarryBothWaysAtOnce) {
   Tiny tiny(2);
   tiny.send_kv(0, 1);
@@ -187,6 +207,45 @@ TEST(Rules, RanksOfANodeShareItsPort) {
   EXPECT_NEAR(two_to_the_next_node(machine), 2 * 2.5 + 4, close);
   machine.port_bytes_per_second = 1e6;  // the links are slower
   EXPECT_NEAR(two_to_the_next_node(machine), 2.125 + 4, close);
+}
+
+/// Four ranks that share cores, on which one alone would be 3 times as fast: as long as n of them compute,
+/// each is min(3, 4 / n) times as fast as while all do.
+TEST(Rules, RanksThatComputeAloneHaveTheCoresToThemselves) {
+  Machine machine = tiny_machine(4);
+  machine.crowd_ranks = 4;
+  machine.alone_speedup = 3;
+  auto const seconds_of = [&](std::vector<int> const& folds) {
+    Tiny tiny(4);
+    for (int rank = 0; rank < 4; ++rank) {
+      for (int i = 0; i < folds[static_cast<std::size_t>(rank)]; ++i) tiny.fold_own(rank);
+    }
+    return simulate(std::move(tiny), machine).seconds;
+  };
+  EXPECT_NEAR(seconds_of({1, 1, 1, 1}), 2, close);
+  EXPECT_NEAR(seconds_of({1, 0, 0, 0}), 2 / 3.0, close);
+  EXPECT_NEAR(seconds_of({1, 1, 0, 0}), 2 / 2.0, close);
+  // All four for 2 s, then two of 2 s more each at twice the speed, then one of 2 s at three times.
+  EXPECT_NEAR(seconds_of({1, 1, 2, 3}), 2 + 1 + 2 / 3.0, close);
+  machine.crowd_ranks = 2;  // pairs do not see each other
+  EXPECT_NEAR(seconds_of({1, 1, 0, 1}), 2, close);
+  EXPECT_NEAR(seconds_of({1, 0, 0, 1}), 2 / 2.0, close);
+}
+
+/// What a rank computes in a round counts for those that have gone on to the next.
+TEST(Rules, CrowdsReachAcrossRounds) {
+  Machine machine = tiny_machine(2);
+  machine.crowd_ranks = 2;
+  machine.alone_speedup = 2;
+  Tiny tiny(2);
+  tiny.fold_own(0);
+  tiny.fold_own(0);
+  tiny.fold_own(1);
+  tiny.end_round();
+  tiny.fold_own(1);
+  // Rank 0: 2 s beside rank 1, then 1 s alone. Rank 1 goes on at 2 s, beside rank 0 until 3 s: 1 s done; the
+  // rest takes 0.5 s alone.
+  EXPECT_NEAR(simulate(std::move(tiny), machine).seconds, 3.5, close);
 }
 
 TEST(Rules, ATransferIsReadyWhenBothRanksHaveBegunTheRound) {
@@ -250,6 +309,7 @@ TEST(Rules, StepsTakeTheirStartAndTheirBytes) {
   Machine machine = tiny_machine(1);
   machine.flops_per_second = 1e15;
   machine.memory_bytes_per_second = 1000;
+  machine.merge_bytes_per_second = 1000;
   machine.fold_seconds = 10;
   machine.step_seconds = 20;
   Tiny tiny(1);
@@ -344,11 +404,14 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
                           .fold_seconds = around(1e-6),
                           .units = static_cast<int>(test::uniform(random, 1, 64)),
                           .memory_bytes_per_second = around(1e9),
+                          .merge_bytes_per_second = around(1e9),
                           .step_seconds = around(1e-6),
                           .node = random_link(),
                           .network = random_link(),
                           .port_bytes_per_second = round % 2 == 0 ? around(1e8) : 0.0,
-                          .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0};
+                          .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0,
+                          .crowd_ranks = static_cast<int>(test::uniform(random, 1, count)),
+                          .alone_speedup = round % 2 == 0 ? 1.5 : 1.0};
     for (std::string const& strategy : test::all_variants(problem, layouts)) {
       Simulation const result = simulate(make_plan(problem, layouts, strategy), machine, Record::nothing);
       ASSERT_NEAR(result.critical.total(), result.seconds, 1e-9 * result.seconds) << strategy;
@@ -385,6 +448,30 @@ TEST(Planner, ChoosesPassQForFewQueriesAndPassKvForMany) {
   shape.q_tokens = shape.kv_tokens;
   Problem const many{.shape = shape, .mask = Mask::full(1 << 16, 1 << 16), .scale = 1.0};
   EXPECT_NE(choose_plan(many, 4, "auto", "auto", flat_machine(50e9, 1e6, 20e-6)).plan.strategy, "passq");
+}
+
+/// --reduce native: plans whose states meet in MPI's own reduction, and no others; and none of them
+/// otherwise.
+TEST(Planner, WeighsNativeReductionsWhenAsked) {
+  Problem const problem = full_problem();
+  auto const reduces = [](Plan const& plan) { return !plan.programs.front().reductions.empty(); };
+  for (std::string_view const name : {"auto", "tree", "tree:native"}) {
+    Choice const choice = choose_plan(problem, 4, name, "contiguous", {}, Reduce::native);
+    EXPECT_TRUE(reduces(choice.plan)) << name;
+    EXPECT_EQ(choice.candidates.size(), 1U) << name;
+  }
+  for (std::string_view const name : {"ring", "mesh:2x2", "tree:direct"}) {
+    try {
+      (void)choose_plan(problem, 4, name, "auto", {}, Reduce::native);
+      ADD_FAILURE() << name << " was accepted";
+    } catch (InvalidProblem const& error) {
+      EXPECT_NE(std::string(error.what()).find("has no native reduction"), std::string::npos) << error.what();
+    }
+  }
+  for (Candidate const& candidate : choose_plan(problem, 4, "auto", "auto").candidates) {
+    EXPECT_NE(candidate.strategy, "tree:native");
+  }
+  EXPECT_THROW((void)choose_plan(problem, 4, "rong", "auto", {}, Reduce::native), InvalidProblem);
 }
 
 TEST(Planner, NamesWhatItCannotDo) {
