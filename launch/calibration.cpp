@@ -298,35 +298,31 @@ void Calibrator::measure_host() {
       several_hosts() ? between_hosts(topology_, rank, 1, Senders::all) : within_host(topology_, rank, 1);
   std::optional<FoldBench> fold;
   job_.together("preparing a fold", [&] { fold.emplace(*device_, long_fold, options_.elements); });
-  // Exchanges that end before the fold: what it then takes longer is what they cost it.
+  // Exchanges that end before the fold: what a round then takes longer is what they cost it.
   double const alone = seconds(fold->work(), machine);
   std::deque<ExchangeBench> benches;
   std::vector<double> moved;
   job_.together("preparing exchanges", [&] {
-    for (double const share : {0.25, 0.5}) {
-      double const bytes = std::clamp(share * alone * rate, 64e3, 64e6);
+    for (double const share : {0.0, 0.25, 0.5}) {
+      double const bytes = std::clamp(share * alone * rate, 1e3, 64e6);
       benches.emplace_back(*device_, *transport_, peers, 1, static_cast<std::size_t>(bytes));
       moved.push_back(2 * bytes);  // sent and received
     }
   });
-  std::vector<Sample> samples = {{std::ref(*fold), 0.0}};
+  std::vector<Sample> samples = {{std::ref(*fold), sample_seconds}};
   for (ExchangeBench& bench : benches) {
-    samples.push_back({[&](int times) { return bench.while_folding(*fold, times); }, 0.0});
+    samples.push_back({[&](int times) { return bench.while_folding(*fold, times); }, sample_seconds});
   }
   std::vector<double> const means = sampler_.means(samples, host_share * options_.seconds);
-  double products = 0.0;
-  double squares = 0.0;
-  for (std::size_t i = 0; i < moved.size(); ++i) {
-    products += moved[i] * (means[i + 1] - means[0]);
-    squares += moved[i] * moved[i];
-  }
-  machine.host_seconds_per_byte = std::max(0.0, products / squares);
+  std::vector<TimedRound> rounds;
+  for (std::size_t i = 0; i < moved.size(); ++i) rounds.push_back({moved[i], means[i + 1] - means[0]});
+  fit_rounds(rounds, machine);
   for (std::size_t i = 0; i < moved.size(); ++i) {
     explain(fmt::format("fold while {:.3g} bytes move", moved[i]), means[i + 1],
-            means[0] + moved[i] * machine.host_seconds_per_byte);
+            means[0] + machine.round_seconds + moved[i] * machine.host_seconds_per_byte);
   }
-  note("a fold takes {:.2f} ns longer for each byte that moves meanwhile",
-       1e9 * machine.host_seconds_per_byte);
+  note("a round with a fold takes {} longer if anything moves meanwhile, and {:.2f} ns for each byte",
+       format_seconds(machine.round_seconds), 1e9 * machine.host_seconds_per_byte);
 }
 
 std::string Calibrator::sources() const {

@@ -195,6 +195,25 @@ void fit_edges(std::span<TimedFold const> folds, Machine& machine) {
   if (squares > 0) machine.edge_keys = std::max(0.0, products / squares);
 }
 
+void fit_rounds(std::span<TimedRound const> rounds, Machine& machine) {
+  auto const count = static_cast<double>(rounds.size());
+  double bytes = 0.0;
+  double more = 0.0;
+  double squares = 0.0;
+  double products = 0.0;
+  for (TimedRound const& round : rounds) {
+    bytes += round.bytes / count;
+    more += round.more_seconds / count;
+    squares += round.bytes * round.bytes / count;
+    products += round.bytes * round.more_seconds / count;
+  }
+  double const spread = squares - bytes * bytes;
+  double const slope = spread > 0 ? std::max(0.0, (products - bytes * more) / spread) : 0.0;
+  bool const through_zero = more < slope * bytes;
+  machine.round_seconds = through_zero ? 0.0 : more - slope * bytes;
+  machine.host_seconds_per_byte = through_zero && squares > 0 ? std::max(0.0, products / squares) : slope;
+}
+
 double seconds_of(TimedExchange const& exchange, Link const& link) {
   double const one = link.message_seconds + exchange.bytes / link.bytes_per_second;
   return link.latency_seconds + exchange.messages * one;

@@ -55,6 +55,15 @@ void fit_merges(std::span<TimedMerge const> merges, Machine& machine);
 /// with sloped edges. Not below 0.
 void fit_edges(std::span<TimedFold const> folds, Machine& machine);
 
+/// One round in which a rank folds while bytes move.
+struct TimedRound {
+  double bytes = 0.0;         ///< sent and received
+  double more_seconds = 0.0;  ///< than the fold takes without
+};
+
+/// Sets round_seconds and host_seconds_per_byte: the straight line nearest to the rounds, neither below 0.
+void fit_rounds(std::span<TimedRound const> rounds, Machine& machine);
+
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.
 [[nodiscard]] double seconds_of(TimedExchange const& exchange, Link const& link);
 /// The link for which these are nearest to the measured times; long exchanges weigh more. A rate that cannot

@@ -137,8 +137,8 @@ class Simulator {
     }
   }
 
-  /// The rank's steps of a round: visit(kind, block, seconds) for each, and last for the bytes that move
-  /// meanwhile, with folds.
+  /// The rank's steps of a round: visit(kind, block, seconds) for each, and last for what moves meanwhile, as
+  /// a wait.
   template <class Visit>
   void steps(std::size_t rank, std::size_t index, Visit&& visit) const {
     Round const round = plan_.programs[rank].round(index);
@@ -148,12 +148,18 @@ class Simulator {
       visit(Event::Kind::finish, finish.state, finish_seconds(finish));
     }
     bool const computes = !round.folds.empty() || !round.merges.empty() || !round.finishes.empty();
-    if (machine_.host_seconds_per_byte == 0 || !computes) return;
+    bool const moves = !round.sends.empty() || !round.receives.empty();
+    if (computes && moves) visit(Event::Kind::wait, -1, machine_.round_seconds + copying_seconds(round));
+  }
+
+  /// What the bytes that move in a round cost the cores that compute.
+  [[nodiscard]] double copying_seconds(Round const& round) const {
+    if (machine_.host_seconds_per_byte == 0) return 0.0;
     double moved = 0.0;
     for (auto const* transfers : {&round.sends, &round.receives}) {
       for (Transfer const& transfer : *transfers) moved += bytes(transfer.block);
     }
-    visit(Event::Kind::wait, -1, moved * machine_.host_seconds_per_byte);
+    return moved * machine_.host_seconds_per_byte;
   }
 
   /// How many times as long as while all ranks of its crowd compute each rank takes for its steps of a round.
@@ -168,6 +174,8 @@ class Simulator {
       for (std::size_t rank = first; rank < last; ++rank) {
         Share& share = crowd.emplace_back(Share{.begin = now_[rank], .busy_until = busy_until_[rank]});
         steps(rank, index, [&](Event::Kind, BlockId, double seconds) { share.work += seconds; });
+        // A rank that only waits copies too, on the cores that others compute on.
+        if (share.work == 0) share.work = copying_seconds(plan_.programs[rank].round(index));
       }
       share_cores(crowd, machine_);
       for (std::size_t rank = first; rank < last; ++rank) {

@@ -103,6 +103,22 @@ TEST(Fit, CausalFoldsGiveTheEdgeBack) {
   EXPECT_EQ(found.edge_keys, 0.0);
 }
 
+TEST(Fit, RoundsGiveTheirStartAndTheirBytesBack) {
+  Machine found;
+  std::vector<TimedRound> const line = {{0, 1e-3}, {1e6, 3e-3}, {2e6, 5e-3}};
+  fit_rounds(line, found);
+  expect_near(found.round_seconds, 1e-3, 1e-6);
+  expect_near(found.host_seconds_per_byte, 2e-9, 1e-6);
+  std::vector<TimedRound> const below = {{0, -1e-3}, {1e6, 1e-3}, {2e6, 3e-3}};  // through 0: 7e3 / 5e12
+  fit_rounds(below, found);
+  EXPECT_EQ(found.round_seconds, 0.0);
+  expect_near(found.host_seconds_per_byte, 7e3 / 5e12, 1e-6);
+  std::vector<TimedRound> const falling = {{0, 3e-3}, {1e6, 2e-3}, {2e6, 1e-3}};
+  fit_rounds(falling, found);
+  expect_near(found.round_seconds, 2e-3, 1e-6);
+  EXPECT_EQ(found.host_seconds_per_byte, 0.0);
+}
+
 TEST(Fit, NoisyTimesGiveItBackNearly) {
   Timed const times = timed(known, 0.05);
   Machine found;

@@ -31,7 +31,7 @@ def check_numbers(machine, ranks):
                 "node.bytes_per_second", "network.bytes_per_second"):
         assert 1e6 < machine[key] <= 1e15, (key, machine)
     for key in ("fold_seconds", "step_seconds", "node.latency_seconds", "node.message_seconds",
-                "host_seconds_per_byte"):
+                "host_seconds_per_byte", "round_seconds"):
         assert 0 <= machine[key] < 0.1, (key, machine)
     assert machine["port_bytes_per_second"] == 0, machine
 

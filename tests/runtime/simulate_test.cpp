@@ -48,6 +48,26 @@ TEST(Simulate, RingWithFastLinkTakesTheFoldsTime) {
   EXPECT_TRUE(result.timeline.empty());
 }
 
+/// A ring's steps take the same memory for each rank and hop, so little that those of 4,096 ranks fit into
+/// half of 8 GiB; what the simulation itself needs grows with the ranks alone.
+TEST(Simulate, StepsOfARingOf4096RanksFitIntoMemory) {
+  auto const bytes_per_hop = [](Index count) {
+    Index const n = 128 * count;
+    Shape const shape{.q_tokens = n, .kv_tokens = n};
+    Problem const problem{.shape = shape, .mask = Mask::full(n, n), .scale = 1.0};
+    Plan const plan =
+        make_plan(problem, make_layouts("zigzag", problem.mask, static_cast<int>(count)), "ring");
+    std::size_t bytes = 0;
+    for (Program const& program : plan.programs) {
+      bytes += (program.sends.size() + program.receives.size()) * sizeof(Transfer);
+      bytes += program.folds.size() * sizeof(Fold) + program.ends.size() * sizeof(Program::Cut);
+    }
+    return static_cast<double>(bytes) / static_cast<double>(count * count);
+  };
+  EXPECT_NEAR(bytes_per_hop(32) / bytes_per_hop(128), 1.0, 0.03);
+  EXPECT_LT(bytes_per_hop(128) * 4096 * 4096, 4.0 * (1ULL << 30));
+}
+
 /// With a slow link the ring takes P−1 transfers and the last fold.
 TEST(Simulate, RingWithSlowLinkTakesTheTransfersTime) {
   Problem const problem = full_problem();
@@ -275,13 +295,14 @@ TEST(Rules, TransfersHideBehindFoldsOfTheirRound) {
 TEST(Rules, BytesThatMoveMeanwhileMakeARankComputeLonger) {
   Machine machine = tiny_machine(2);
   machine.host_seconds_per_byte = 1e-3;
+  machine.round_seconds = 0.75;
   Tiny folds(2);
   folds.fold_own(0);
   folds.send_kv(0, 1);
   folds.send_kv(1, 0);
   Simulation const result = simulate(std::move(folds), machine);
-  EXPECT_NEAR(result.seconds, 2 + 2000 * 1e-3, close);  // sent and received
-  EXPECT_NEAR(result.critical.fold, 4, close);
+  EXPECT_NEAR(result.seconds, 2 + 0.75 + 2000 * 1e-3, close);  // sent and received
+  EXPECT_NEAR(result.critical.fold, 4.75, close);
   EXPECT_NEAR(result.exposed_comm_seconds[1], 1.75, close);
   Tiny only_moves(2);  // what does not compute is not slowed down
   only_moves.send_kv(0, 1);
@@ -410,6 +431,7 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
                           .network = random_link(),
                           .port_bytes_per_second = round % 2 == 0 ? around(1e8) : 0.0,
                           .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0,
+                          .round_seconds = round % 3 == 1 ? around(1e-6) : 0.0,
                           .crowd_ranks = static_cast<int>(test::uniform(random, 1, count)),
                           .alone_speedup = round % 2 == 0 ? 1.5 : 1.0};
     for (std::string const& strategy : test::all_variants(problem, layouts)) {

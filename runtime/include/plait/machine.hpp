@@ -40,6 +40,9 @@ struct Machine {
   /// How much longer a rank computes in a round for each byte that it sends or receives meanwhile: copies,
   /// checksums and protocols that run on the cores that fold. 0 on GPUs.
   double host_seconds_per_byte = 0.0;
+  /// How much longer it computes in a round in which it sends or receives at all: its threads take turns on
+  /// cores that others use too, and ranks wait for each other. 0 on GPUs.
+  double round_seconds = 0.0;
   /// Consecutive ranks that share cores, so many. All rates above hold while all of them compute; with n of
   /// them computing each is min(alone_speedup, crowd_ranks / n) times as fast.
   int crowd_ranks = 1;
