@@ -29,11 +29,15 @@ def gib(count):
     return f"{count / (1 << 30):.3f} GiB" if count >= 1 << 28 else f"{count / (1 << 20):.1f} MiB"
 
 
+def time(seconds):
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
 def bytes_table(plait, heads, kv_heads, strategies):
     """One row per rank count: ring, the lightest plan of the strategies, their ratio, and DESIGN §4's optimum."""
     x = heads * (ELEMENT + STATE_ELEMENT)
     y = 2 * kv_heads * ELEMENT
-    lines = ["| ranks | `ring` | lightest | bytes | ring / lightest | mesh's bound 2·N·D·√(x·y/P) |",
+    lines = ["| ranks | `ring` | lightest | bytes | ring / lightest | mesh alone: 2·N·D·√(x·y/P) |",
              "|---|---|---|---|---|---|"]
     for ranks in (8, 64, 256, 1024):
         ring = candidates(plait, heads, kv_heads, ranks, "ring")[0]["bytes_max"]
@@ -76,12 +80,14 @@ def study_tables(rows):
     lines += ["", "| ranks | fastest plan | time | its bytes per rank | ring's time | ring / fastest |", "|---|---|---|---|---|---|"]
     for p in ranks:
         ring = float(at["ring", p]["seconds"])
-        lines.append(f"| {p} | `{best[p]['plan']}` | {float(best[p]['seconds']) * 1e3:.2f} ms | "
-                     f"{gib(int(best[p]['bytes_max']))} | {ring * 1e3:.2f} ms | {ring / float(best[p]['seconds']):.2f} |")
-    lines += ["", "What limits each, at its largest share of the time beyond what even folds take:", "",
-              "| strategy | " + " | ".join(map(str, ranks)) + " |", "|---" * (len(ranks) + 1) + "|"]
+        lines.append(f"| {p} | `{best[p]['plan']}` | {time(float(best[p]['seconds']))} | "
+                     f"{gib(int(best[p]['bytes_max']))} | {time(ring)} | {ring / float(best[p]['seconds']):.2f} |")
+    some = [p for p in ranks if p in (8, 64, 256, 512, 1024, 4096)]
+    lines += ["", "What limits each: the largest part of its time (on the chain of steps that ends last) beyond what one rank's",
+              "time over the ranks would be.", "",
+              "| strategy | " + " | ".join(map(str, some)) + " |", "|---" * (len(some) + 1) + "|"]
     for name in names:
-        cells = [limit(at[name, p]) if (name, p) in at else "–" for p in ranks]
+        cells = [limit(at[name, p]) if (name, p) in at else "–" for p in some]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     lines += ["", *crossovers(names, ranks, at)]
     return lines

@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import report
 
@@ -76,6 +77,17 @@ def problems(sizes):
     return [*masked, few_queries]
 
 
+def busy_share(seconds=0.3):
+    """The share of the cores that are in use, while we use none."""
+    def busy():
+        with open("/proc/stat") as file:
+            user, nice, system, _, _, irq, softirq, *_ = map(int, file.readline().split()[1:])
+        return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    start, before = time.monotonic(), busy()
+    time.sleep(seconds)
+    return (busy() - before) / (time.monotonic() - start) / os.cpu_count()
+
+
 class Bench:
     """Runs plait on the hosts (jobs) and beside them (plans); meant for the first host."""
 
@@ -84,6 +96,20 @@ class Bench:
         self.launcher = os.environ["PLAIT_RANKS"]
         self.ranks = asked.hosts * asked.ranks_per_host
         self.machine_words = []
+        self.disturbed = 0  # jobs that were measured although others used the cores
+
+    def quiet(self, work):
+        """What `work` returns, begun when the cores are idle and, a few times at most, done again if they are not after."""
+        attempts, patience = 4, 60
+        for _ in range(attempts):
+            end = time.monotonic() + patience
+            while busy_share() > self.asked.others and time.monotonic() < end:
+                time.sleep(1)
+            found = work()
+            if busy_share() <= self.asked.others:
+                return found
+        self.disturbed += 1
+        return found
 
     def plait(self, *words, on_hosts=False):
         command = [self.launcher] if on_hosts else []
@@ -107,7 +133,8 @@ class Bench:
             return "machine: " + " ".join(map(str, self.machine_words)) + " (not calibrated)"
         path = self.asked.out / "machine.json"
         # As the cases below are run.
-        self.plait("calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path, on_hosts=True)
+        words = ["calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path]
+        self.quiet(lambda: self.plait(*words, on_hosts=True))
         self.machine_words = ["--machine", path]
         return "machine calibrated there before each case"
 
@@ -120,7 +147,7 @@ class Bench:
         """The JSON report of one job: several runs of one plan."""
         words = ["attend", "--input", source, *problem.mask_words, "--strategy", candidate["strategy"], "--layout",
                  candidate["layout"], "--threads", 1, "--repeat", self.asked.repeat, "--json", "-"]
-        return json.loads(self.plait(*words, on_hosts=True))
+        return json.loads(self.quiet(lambda: self.plait(*words, on_hosts=True)))
 
     def measure(self, problem):
         """A report.Case. @raise RuntimeError if a job fails: bytes that differ from the plan's are one way to"""
@@ -182,7 +209,8 @@ def inside(asked):
             report.write_csv(asked.out / "truth.csv", cases, network)
             (asked.out / "truth.md").write_text(report.markdown(cases, network, facts))
             print(f"{case.name}: {len(case.rows)} plans; picked {report.name(case.picked)}, "
-                  f"{case.regret:.2f} times the best measured, {report.name(case.best)}", flush=True)
+                  f"{case.regret:.2f} times the best measured, {report.name(case.best)}; {bench.disturbed} jobs disturbed",
+                  flush=True)
     print(json.dumps(report.summary(cases), indent=2))
     return 0 if all(row.bytes_equal for case in cases for row in case.rows) else 1
 
@@ -224,6 +252,8 @@ def parse(words):
     flags.add_argument("--cases", type=numbers, help="their numbers from 0 on, as in 0,3..5 (default all)")
     flags.add_argument("--within", type=float, default=1.3,
                        help="measure plans predicted within so many times the best, and each strategy's best (default 1.3)")
+    flags.add_argument("--others", type=float, default=0.15,
+                       help="wait, and measure again, up to 3 times, while other programs use more of the cores (default 0.15)")
     flags.add_argument("--limit", type=float, default=120.0, help="longest job in seconds (default 120)")
     flags.add_argument("--machine", help="predict for this machine (as plait plan takes it) instead of a calibrated one")
     for name, value in (("fold-rate", 40e9), ("bandwidth", 100e6), ("latency", 300e-6)):
