@@ -14,7 +14,10 @@
 #include "calibration_sampling.hpp"
 #include "plait/cpu_device.hpp"
 #include "plait/cuda_device.hpp"
+#include "plait/strategy.hpp"
 #include "size.hpp"
+#include "study_measure.hpp"
+#include "study_row.hpp"
 
 namespace plait {
 namespace {
@@ -78,6 +81,7 @@ class Calibrator {
              std::unique_ptr<Device> device, std::unique_ptr<Transport> transport, Topology const& topology)
       : job_(job),
         options_(options),
+        choice_(choice),
         kind_(choice.kind),
         device_(std::move(device)),
         transport_(std::move(transport)),
@@ -97,6 +101,7 @@ class Calibrator {
     measure_crowd();
     measure_links();
     measure_host();
+    measure_plans();
     result_.machine.sources = sources();
     validate(result_.machine);
     return std::move(result_);
@@ -110,6 +115,7 @@ class Calibrator {
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
   void measure_port(double seconds);
   void measure_host();
+  void measure_plans();
   [[nodiscard]] std::string sources() const;
   template <class... Arguments>
   void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -123,6 +129,7 @@ class Calibrator {
 
   Job const& job_;
   CalibrationOptions const& options_;
+  DeviceChoice choice_;
   DeviceKind kind_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Transport> transport_;
@@ -323,6 +330,46 @@ void Calibrator::measure_host() {
   }
   note("a round with a fold takes {} longer if anything moves meanwhile, and {:.2f} ns for each byte",
        format_seconds(machine.round_seconds), 1e9 * machine.host_seconds_per_byte);
+}
+
+/// Whole attentions, small ones: in them folds find their operands cold, and ranks wait for each other's
+/// threads. What is measured piece by piece misses that; so the pieces are made slower, or faster, all alike,
+/// until plans take what they took.
+void Calibrator::measure_plans() {
+  constexpr Index tokens_per_rank = 384;
+  constexpr int most_ranks = 64;
+  constexpr int runs = 9;
+  int const ranks = job_.world().size();
+  if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
+  Shape const shape{.q_tokens = tokens_per_rank * ranks,
+                    .kv_tokens = tokens_per_rank * ranks,
+                    .q_heads = 8,
+                    .kv_heads = 4,
+                    .head_dim = options_.elements.head_dim,
+                    .value_dim = options_.elements.value_dim,
+                    .dtype = options_.elements.dtype};
+  Problem const problem{
+      .shape = shape, .mask = Mask::full(shape.q_tokens, shape.kv_tokens), .scale = default_scale(shape)};
+  std::vector<std::string> names = {"ring", "passq", "mesh", "tree:direct"};
+  if (ranks <= shape.kv_heads) names.emplace_back("ulysses");
+  std::deque<Plan> plans;
+  std::vector<TimedPlan> timed;
+  RunOptions run = options_.run;
+  run.repeat = runs;
+  FirstRanks const all(job_, ranks);
+  for (std::string const& name : names) {
+    Plan const& plan =
+        plans.emplace_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), name));
+    MeasuredPoint const point = measure_point(job_, all, plan, choice_, run, Record::nothing);
+    timed.push_back({&plan, median(point.seconds)});
+  }
+  Machine& machine = result_.machine;
+  double const times_as_fast = fit_computing(timed, machine);
+  machine = with_computing(machine, times_as_fast);
+  for (auto const& [plan, seconds] : timed) {
+    explain("attention by " + plan->strategy, seconds, simulate(*plan, machine, Record::nothing).seconds);
+  }
+  note("whole attentions compute {:.2f} times as fast as their pieces did", times_as_fast);
 }
 
 std::string Calibrator::sources() const {

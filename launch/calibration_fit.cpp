@@ -214,6 +214,37 @@ void fit_rounds(std::span<TimedRound const> rounds, Machine& machine) {
   machine.host_seconds_per_byte = through_zero && squares > 0 ? std::max(0.0, products / squares) : slope;
 }
 
+Machine with_computing(Machine machine, double times_as_fast) {
+  for (double* const rate :
+       {&machine.flops_per_second, &machine.memory_bytes_per_second, &machine.merge_bytes_per_second}) {
+    *rate *= times_as_fast;
+  }
+  for (double* const seconds : {&machine.fold_seconds, &machine.step_seconds, &machine.round_seconds,
+                                &machine.host_seconds_per_byte}) {
+    *seconds /= times_as_fast;
+  }
+  return machine;
+}
+
+double fit_computing(std::span<TimedPlan const> plans, Machine const& machine) {
+  constexpr int halvings = 20;
+  auto const too_slow = [&](double times_as_fast) {
+    Machine const tried = with_computing(machine, times_as_fast);
+    double sum = 0.0;
+    for (auto const& [plan, seconds] : plans) {
+      sum += std::log(simulate(*plan, tried, Record::nothing).seconds / seconds);
+    }
+    return sum > 0;
+  };
+  double low = 0.5;
+  double high = 2.0;
+  for (int step = 0; step < halvings; ++step) {
+    double const middle = std::sqrt(low * high);
+    (too_slow(middle) ? low : high) = middle;
+  }
+  return std::sqrt(low * high);
+}
+
 double seconds_of(TimedExchange const& exchange, Link const& link) {
   double const one = link.message_seconds + exchange.bytes / link.bytes_per_second;
   return link.latency_seconds + exchange.messages * one;

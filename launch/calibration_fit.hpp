@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "plait/machine.hpp"
+#include "plait/simulate.hpp"
 #include "plait/work.hpp"
 
 namespace plait {
@@ -63,6 +64,18 @@ struct TimedRound {
 
 /// Sets round_seconds and host_seconds_per_byte: the straight line nearest to the rounds, neither below 0.
 void fit_rounds(std::span<TimedRound const> rounds, Machine& machine);
+
+/// One run of a plan. The plan must outlive it.
+struct TimedPlan {
+  Plan const* plan = nullptr;
+  double seconds = 0.0;
+};
+
+/// The machine with all that its ranks compute so many times as fast, links as they are.
+[[nodiscard]] Machine with_computing(Machine machine, double times_as_fast);
+/// How much faster, or slower, ranks must compute for simulations to be neither above nor below the measured
+/// times on (geometric) average; within a half and 2.
+[[nodiscard]] double fit_computing(std::span<TimedPlan const> plans, Machine const& machine);
 
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.
 [[nodiscard]] double seconds_of(TimedExchange const& exchange, Link const& link);

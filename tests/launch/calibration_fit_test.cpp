@@ -5,6 +5,8 @@
 
 #include <random>
 
+#include "plait/strategy.hpp"
+
 namespace plait {
 namespace {
 
@@ -117,6 +119,26 @@ TEST(Fit, RoundsGiveTheirStartAndTheirBytesBack) {
   fit_rounds(falling, found);
   expect_near(found.round_seconds, 2e-3, 1e-6);
   EXPECT_EQ(found.host_seconds_per_byte, 0.0);
+}
+
+/// Plans that took as long as on a machine that computes 0.8 times as fast, and one whose links alone count.
+TEST(Fit, PlansTellHowFastRanksCompute) {
+  Shape const shape{.q_tokens = 4096, .kv_tokens = 4096, .q_heads = 4, .kv_heads = 4};
+  Problem const problem{.shape = shape, .mask = Mask::full(4096, 4096), .scale = 1.0};
+  Layouts const layouts = make_layouts("contiguous", problem.mask, 4);
+  std::vector<TimedPlan> timed;
+  std::vector<Plan> plans;
+  for (std::string_view const name : {"ring", "passq"}) plans.push_back(make_plan(problem, layouts, name));
+  for (Plan const& plan : plans) {
+    timed.push_back({&plan, simulate(plan, with_computing(known, 0.8), Record::nothing).seconds});
+  }
+  expect_near(fit_computing(timed, known), 0.8, 1e-4);
+  for (TimedPlan& plan : timed) plan.seconds *= 10;
+  expect_near(fit_computing(timed, known), 0.5, 1e-4);
+  Machine const slower = with_computing(known, 0.5);
+  EXPECT_EQ(slower.flops_per_second, known.flops_per_second / 2);
+  EXPECT_EQ(slower.step_seconds, known.step_seconds * 2);
+  EXPECT_EQ(slower.node.bytes_per_second, known.node.bytes_per_second);
 }
 
 TEST(Fit, NoisyTimesGiveItBackNearly) {
