@@ -305,12 +305,13 @@ void Calibrator::measure_host() {
       several_hosts() ? between_hosts(topology_, rank, 1, Senders::all) : within_host(topology_, rank, 1);
   std::optional<FoldBench> fold;
   job_.together("preparing a fold", [&] { fold.emplace(*device_, long_fold, options_.elements); });
-  // Exchanges that end before the fold: what a round then takes longer is what they cost it.
+  // Exchanges that end before the fold: what a round then takes longer is what they cost it. And one that
+  // takes longer.
   double const alone = seconds(fold->work(), machine);
   std::deque<ExchangeBench> benches;
   std::vector<double> moved;
   job_.together("preparing exchanges", [&] {
-    for (double const share : {0.0, 0.25, 0.5}) {
+    for (double const share : {0.0, 0.25, 0.5, 2.0}) {
       double const bytes = std::clamp(share * alone * rate, 1e3, 64e6);
       benches.emplace_back(*device_, *transport_, peers, 1, static_cast<std::size_t>(bytes));
       moved.push_back(2 * bytes);  // sent and received
@@ -322,14 +323,27 @@ void Calibrator::measure_host() {
   }
   std::vector<double> const means = sampler_.means(samples, host_share * options_.seconds);
   std::vector<TimedRound> rounds;
-  for (std::size_t i = 0; i < moved.size(); ++i) rounds.push_back({moved[i], means[i + 1] - means[0]});
+  for (std::size_t i = 0; i + 1 < moved.size(); ++i) rounds.push_back({moved[i], means[i + 1] - means[0]});
   fit_rounds(rounds, machine);
+  auto const computing = [&](double bytes) {
+    return means[0] + machine.round_seconds + bytes * machine.host_seconds_per_byte;
+  };
+  double const on_link =
+      machine.network.latency_seconds + machine.network.message_seconds + moved.back() / 2 / rate;
+  double const slower = (means.back() - on_link) / computing(moved.back());
+  machine.link_share_computing = std::clamp(1.0 - slower, 0.1, 1.0);
   for (std::size_t i = 0; i < moved.size(); ++i) {
-    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), means[i + 1],
-            means[0] + machine.round_seconds + moved[i] * machine.host_seconds_per_byte);
+    bool const long_one = i + 1 == moved.size();
+    double const fitted =
+        long_one ? on_link + computing(moved[i]) * (1.0 - machine.link_share_computing) : computing(moved[i]);
+    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), means[i + 1], fitted);
   }
-  note("a round with a fold takes {} longer if anything moves meanwhile, and {:.2f} ns for each byte",
-       format_seconds(machine.round_seconds), 1e9 * machine.host_seconds_per_byte);
+  note(
+      "a round with a fold takes {} longer if anything moves meanwhile, and {:.2f} ns for each byte; links "
+      "have {:.0f}% of "
+      "their speed meanwhile",
+      format_seconds(machine.round_seconds), 1e9 * machine.host_seconds_per_byte,
+      100 * machine.link_share_computing);
 }
 
 /// Whole attentions, small ones: in them folds find their operands cold, and ranks wait for each other's

@@ -13,8 +13,13 @@ namespace {
 /// them.
 class Port {
  public:
-  /// @returns when it has served the message too that is ready at `ready` and takes it so many seconds
-  double serve(double ready, double seconds) { return free_ = std::max(free_, ready) + seconds; }
+  /// @returns when it has served the message too that is ready at `ready` and takes it so many seconds, or
+  /// longer: until `slow_until` it has that share of its speed
+  double serve(double ready, double seconds, double slow_until = 0.0, double share = 1.0) {
+    double const start = std::max(free_, ready);
+    double const slow = std::max(0.0, slow_until - start);
+    return free_ = start + std::min(seconds / share, seconds + slow * (1.0 - share));
+  }
 
  private:
   double free_ = 0.0;  ///< from when on
@@ -209,8 +214,10 @@ class Simulator {
     Link const& link = local ? machine_.node : machine_.network;
     double const size = bytes(block);
     double const on_link = link.message_seconds + size / link.bytes_per_second;
-    double served = std::max(send_[local ? 0 : 1][from].serve(ready, on_link),
-                             receive_[local ? 0 : 1][to].serve(ready, on_link));
+    auto const serve = [&](std::vector<Port>& ports, std::size_t rank) {
+      return ports[rank].serve(ready, on_link, computed_[rank], machine_.link_share_computing);
+    };
+    double served = std::max(serve(send_[local ? 0 : 1], from), serve(receive_[local ? 0 : 1], to));
     if (!local && machine_.port_bytes_per_second > 0) {
       double const on_port = size / machine_.port_bytes_per_second;
       served =

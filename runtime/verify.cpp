@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <tuple>
 #include <utility>
 
@@ -144,8 +145,8 @@ class Verifier {
         return fault(Law::matching, rank, "its reductions are not those of rank 0");
       }
     }
-    auto const home = [&](Reduction const& reduction) { return plan_.block(reduction.state).home; };
-    if (!std::ranges::is_sorted(first, {}, home)) {
+    if (!std::ranges::is_sorted(first, {},
+                                [&](Reduction const& one) { return plan_.block(one.state).home; })) {
       return fault(Law::matching, 0, "reductions are not in the order of their homes");
     }
     for (std::size_t index = 0; index < first.size(); ++index) reduce(index);
@@ -167,7 +168,7 @@ class Verifier {
       auto const more = take(rank, step.from, state.slice).folded;
       met.folded.insert(met.folded.end(), more.begin(), more.end());
     }
-    if (into == at_rest) return fault(Law::homecoming, 0, "{} has no home to be reduced at", describe(state));
+    if (into == at_rest) return fault(Law::homecoming, 0, "{} has no home", describe(state));
     hold(state.home, into, std::move(met));
   }
 
@@ -479,19 +480,9 @@ class Verifier {
 }  // namespace
 
 std::string_view name(Law law) {
-  switch (law) {
-    case Law::coverage:
-      return "coverage";
-    case Law::residency:
-      return "residency";
-    case Law::matching:
-      return "matching";
-    case Law::homecoming:
-      return "homecoming";
-    case Law::memory:
-      return "memory";
-  }
-  __builtin_unreachable();
+  constexpr std::array<std::string_view, 5> names = {"coverage", "residency", "matching", "homecoming",
+                                                     "memory"};
+  return names[static_cast<std::size_t>(law)];
 }
 
 std::vector<Violation> verify(Plan const& plan, std::size_t most) {

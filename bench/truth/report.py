@@ -1,9 +1,14 @@
-"""The truth harness's verdicts: rows of predicted against measured, as CSV and as Markdown."""
+"""The truth harness's verdicts: rows of predicted against measured, as CSV and as Markdown.
+
+    python3 bench/truth/report.py bench/results/truth      all set-ups in a folder, each in a folder of its own, summed up
+"""
 
 import csv
 import dataclasses
 import json
+import pathlib
 import statistics
+import sys
 
 NEAR = 1.05  # a pick this close to the best measured time is as good as it
 
@@ -68,11 +73,11 @@ def save(path, cases):
     path.write_text(json.dumps([dataclasses.asdict(case) for case in cases], indent=1) + "\n")
 
 
-def load(path, names):
-    """The cases of these names that a file holds, if there is one, by name."""
+def load(path, names=None):
+    """The cases of these names (default: all) that a file holds, if there is one, by name."""
     found = {}
     for case in json.loads(path.read_text()) if path.exists() else []:
-        if case["name"] in names:
+        if names is None or case["name"] in names:
             rows = [Row(**row) for row in case["rows"]]
             found[case["name"]] = Case(**case | {"rows": rows, "refused": [tuple(one) for one in case["refused"]]})
     return found
@@ -158,3 +163,30 @@ def markdown(cases, network, facts):
         for strategy, reason in case.refused:
             lines += ["", f"Refused: `{strategy}`: {reason}."]
     return "\n".join(lines) + "\n"
+
+
+def overview(setups):
+    """One row a set-up, and one for all: setups is their cases by name."""
+    everything = [case for cases in setups.values() for case in cases]
+    lines = ["# Predicted against measured: all set-ups", "",
+             "Each row sums up the cases of one set-up (its tables are in the folder of that name). Errors are of the predicted time;",
+             f"noise is by how much medians of identical jobs differ; a pick is near if it takes at most {NEAR} times the best measured.", "",
+             "| set-up | cases | plans | bytes equal | median error | worst | within 25% | noise, median | noise, worst | picks near | worst pick |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    for name, cases in [*setups.items(), ("all", everything)]:
+        total = summary(cases)
+        lines.append(f"| {name} | {total['cases']} | {total['rows']} | {total['bytes_equal']} | {total['median_error']:.1%} | "
+                     f"{total['worst_error']:+.0%} | {total['within_25']} | {total['median_spread']:.1%} | {total['worst_spread']:.0%} | "
+                     f"{total['near']} of {total['cases']} | {total['worst_regret']:.2f} |")
+    lines += ["", "| strategy | plans | median error | median of error, signed | worst |", "|---|---|---|---|---|"]
+    rows = [row for case in everything for row in case.rows]
+    for strategy in dict.fromkeys(row.strategy.split(":")[0] for row in rows):
+        errors = [row.error for row in rows if row.strategy.split(":")[0] == strategy]
+        lines.append(f"| `{strategy}` | {len(errors)} | {statistics.median(map(abs, errors)):.1%} | "
+                     f"{statistics.median(errors):+.1%} | {max(errors, key=abs):+.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(overview({path.parent.name: list(load(path).values())
+                    for path in sorted(pathlib.Path(sys.argv[1]).glob("*/truth.json"))}), end="")

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <exception>
 #include <limits>
 #include <numeric>
 #include <utility>

@@ -1,7 +1,6 @@
 // Tree: few queries, sharded keys. Each query block goes to the ranks whose keys it sees, is folded there at
 // once, and the states are merged on their way back: in ⌈log2⌉ steps ("tree:log"), or all at the home, by
-// messages
-// ("tree:direct") or by MPI's reduce-scatter ("tree:native").
+// messages ("tree:direct") or by MPI's reduce-scatter ("tree:native").
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -44,6 +44,9 @@ def check_report():
         assert report.load(path, {"right"}) == {}
         report.save(path, [right, wrong])
         assert list(report.load(path, {"right", "other"}).items()) == [("right", right)]
+    overview = report.overview({"here": [right], "there": [wrong]})
+    for words in ("| here | 1 | 2 | 2 |", "| there | 1 | 2 | 1 |", "| all | 2 | 4 | 3 | 25.0% | +75% | 1 |", "| `passq` | 1 | 75.0% |"):
+        assert words in overview, (words, overview)
     text = report.markdown([right, wrong], {"hosts": 2, "ranks": 2, "rate": "1gbit"}, "facts")
     for words in ("equal, rank by rank, for 3 of 4", "within 5% of the best measured plan in 1 of 2", "2.00 **!**",
                   "**NO**", "+75%", "Refused: `ulysses`: one head", "Not measured: 1 plans"):

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "plait/plan_builder.hpp"
-#include "plait/planner.hpp"
 #include "plait/strategy.hpp"
 #include "plait/work.hpp"
 #include "random_problem.hpp"
@@ -309,6 +308,24 @@ TEST(Rules, BytesThatMoveMeanwhileMakeARankComputeLonger) {
   EXPECT_NEAR(simulate(std::move(only_moves), machine).seconds, 1.75, close);
 }
 
+/// 1,000 bytes take 1.25 s and a fold 2 s: at a quarter of the speed 0.5 s' worth moves beside the fold, and
+/// the rest after it; a message that is short enough ends during the fold, 4 times as late.
+TEST(Rules, LinksOfRanksThatComputeAreSlower) {
+  Machine machine = tiny_machine(2);
+  machine.link_share_computing = 0.25;
+  Tiny tiny(2);
+  tiny.fold_own(0);
+  tiny.send_kv(1, 0);
+  EXPECT_NEAR(simulate(std::move(tiny), machine).seconds, 2 + 0.75 + 0.5, close);
+  machine.node = {.latency_seconds = 0, .bytes_per_second = 4000, .message_seconds = 0};
+  Tiny receiver_computes(2);
+  receiver_computes.fold_own(0);
+  receiver_computes.send_kv(1, 0);
+  Simulation const result = simulate(std::move(receiver_computes), machine);
+  EXPECT_NEAR(result.seconds, 2, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[1], 1, close);  // 0.25 s at a quarter of the speed
+}
+
 TEST(Rules, FoldsWithFewTilesUseAShareOfTheUnits) {
   // 8 rows and 8 keys: 64 pairs of 500 flops, 128 s at 250 flops/s.
   auto const fold_seconds = [](int units, int tile_rows) {
@@ -432,6 +449,7 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
                           .port_bytes_per_second = round % 2 == 0 ? around(1e8) : 0.0,
                           .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0,
                           .round_seconds = round % 3 == 1 ? around(1e-6) : 0.0,
+                          .link_share_computing = round % 4 == 0 ? 0.5 : 1.0,
                           .crowd_ranks = static_cast<int>(test::uniform(random, 1, count)),
                           .alone_speedup = round % 2 == 0 ? 1.5 : 1.0};
     for (std::string const& strategy : test::all_variants(problem, layouts)) {
@@ -443,63 +461,6 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
       }
     }
   }
-}
-
-/// Few queries over many keys: moving the queries is cheaper than moving the keys, and the choice must see
-/// it.
-TEST(Planner, ChoosesPassQForFewQueriesAndPassKvForMany) {
-  Shape shape{.q_tokens = 8,
-              .kv_tokens = 1 << 16,
-              .q_heads = 8,
-              .kv_heads = 8,
-              .head_dim = 64,
-              .value_dim = 64,
-              .dtype = DType::bf16};
-  Problem few{.shape = shape, .mask = Mask::causal(8, 1 << 16), .scale = 1.0};
-  Choice const choice = choose_plan(few, 4, "auto", "auto");
-  for (Program const& program : choice.plan.programs) {
-    for (Transfer const& send : program.sends) {
-      EXPECT_NE(choice.plan.block(send.block).tensor, Tensor::kv) << choice.plan.strategy;
-    }
-  }
-  for (Strategy const& strategy : strategies()) {
-    EXPECT_TRUE(std::ranges::any_of(choice.candidates, [&](Candidate const& candidate) {
-      return &strategy_of(candidate.strategy) == &strategy;
-    })) << strategy.name;
-  }
-  shape.q_tokens = shape.kv_tokens;
-  Problem const many{.shape = shape, .mask = Mask::full(1 << 16, 1 << 16), .scale = 1.0};
-  EXPECT_NE(choose_plan(many, 4, "auto", "auto", flat_machine(50e9, 1e6, 20e-6)).plan.strategy, "passq");
-}
-
-/// --reduce native: plans whose states meet in MPI's own reduction, and no others; and none of them
-/// otherwise.
-TEST(Planner, WeighsNativeReductionsWhenAsked) {
-  Problem const problem = full_problem();
-  auto const reduces = [](Plan const& plan) { return !plan.programs.front().reductions.empty(); };
-  for (std::string_view const name : {"auto", "tree", "tree:native"}) {
-    Choice const choice = choose_plan(problem, 4, name, "contiguous", {}, Reduce::native);
-    EXPECT_TRUE(reduces(choice.plan)) << name;
-    EXPECT_EQ(choice.candidates.size(), 1U) << name;
-  }
-  for (std::string_view const name : {"ring", "mesh:2x2", "tree:direct"}) {
-    try {
-      (void)choose_plan(problem, 4, name, "auto", {}, Reduce::native);
-      ADD_FAILURE() << name << " was accepted";
-    } catch (InvalidProblem const& error) {
-      EXPECT_NE(std::string(error.what()).find("has no native reduction"), std::string::npos) << error.what();
-    }
-  }
-  for (Candidate const& candidate : choose_plan(problem, 4, "auto", "auto").candidates) {
-    EXPECT_NE(candidate.strategy, "tree:native");
-  }
-  EXPECT_THROW((void)choose_plan(problem, 4, "rong", "auto", {}, Reduce::native), InvalidProblem);
-}
-
-TEST(Planner, NamesWhatItCannotDo) {
-  Problem const problem = full_problem();
-  EXPECT_THROW((void)choose_plan(problem, 4, "mesh:9x9", "auto"), InvalidProblem);
-  EXPECT_THROW((void)choose_plan(problem, 0, "ring", "auto"), InvalidProblem);
 }
 
 }  // namespace

@@ -43,6 +43,9 @@ struct Machine {
   /// How much longer it computes in a round in which it sends or receives at all: its threads take turns on
   /// cores that others use too, and ranks wait for each other. 0 on GPUs.
   double round_seconds = 0.0;
+  /// The share of its links' speed that a rank gets while it computes, where the same cores move bytes. 1 on
+  /// GPUs.
+  double link_share_computing = 1.0;
   /// Consecutive ranks that share cores, so many. All rates above hold while all of them compute; with n of
   /// them computing each is min(alone_speedup, crowd_ranks / n) times as fast.
   int crowd_ranks = 1;
