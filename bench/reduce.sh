@@ -28,7 +28,7 @@ PYTHON
 
 echo "# States that meet at home, by messages and in MPI's own reduction"
 echo
-echo "$(date --utc +%F), $(lscpu | sed -n 's/^Model name: *//p'), $(nproc) hardware threads, $(mpirun --version | head -n 1)."
+echo "$(date --utc +%F), $(lscpu | sed -n 's/^Model name: *//p'), $(nproc --all) hardware threads, $(mpirun --version | head -n 1)."
 echo "8,192 keys over the ranks, 8 heads of 128, f32, full mask; median of 21 runs after a warm-up, lowest to highest, in ms."
 echo "\`tree:native\` is MPI_Ireduce_scatter; its bytes are those that any reduce-scatter must move, not what this MPI moves."
 echo "Made by \`bash bench/reduce.sh\`."
