@@ -136,7 +136,7 @@ class Bench:
         words = ["calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path]
         self.quiet(lambda: self.plait(*words, on_hosts=True))
         self.machine_words = ["--machine", path]
-        return "machine calibrated there before each case"
+        return "machine calibrated there before each case" + (" or few" if self.asked.calibrate == "first" else "")
 
     def plan(self, problem):
         """What the planner weighs for these ranks, and what it takes."""
@@ -200,7 +200,7 @@ def inside(asked):
         found = report.load(asked.out / "truth.json", {problem.name for problem in every})
         chosen = asked.cases or range(len(every))
         for index in chosen:
-            if index != chosen[0]:
+            if index != chosen[0] and asked.calibrate == "each":
                 bench.calibrate()  # again: what others do on this machine meanwhile changes its speed
             case = bench.measure(every[index])
             found[case.name] = case
@@ -250,6 +250,8 @@ def parse(words):
     flags.add_argument("--repeat", type=int, default=5, help="runs of each job (default 5)")
     flags.add_argument("--sizes", choices=("usual", "tiny"), default="usual", help="tiny: a test of this script")
     flags.add_argument("--cases", type=numbers, help="their numbers from 0 on, as in 0,3..5 (default all)")
+    flags.add_argument("--calibrate", choices=("each", "first"), default="each",
+                       help="before each case, or the first alone (default each)")
     flags.add_argument("--within", type=float, default=1.3,
                        help="measure plans predicted within so many times the best, and each strategy's best (default 1.3)")
     flags.add_argument("--others", type=float, default=0.15,
