@@ -325,6 +325,7 @@ void Calibrator::measure_host() {
   std::vector<TimedRound> rounds;
   for (std::size_t i = 0; i + 1 < moved.size(); ++i) rounds.push_back({moved[i], means[i + 1] - means[0]});
   fit_rounds(rounds, machine);
+  machine.round_share = machine.round_seconds / means[0];
   auto const computing = [&](double bytes) {
     return means[0] + machine.round_seconds + bytes * machine.host_seconds_per_byte;
   };

@@ -34,6 +34,7 @@ void for_each_number(Target& machine, Visit&& visit) {
   visit("port_bytes_per_second", machine.port_bytes_per_second);
   visit("host_seconds_per_byte", machine.host_seconds_per_byte);
   visit("round_seconds", machine.round_seconds);
+  visit("round_share", machine.round_share);
   visit("link_share_computing", machine.link_share_computing);
   visit("crowd_ranks", machine.crowd_ranks);
   visit("alone_speedup", machine.alone_speedup);

@@ -80,6 +80,7 @@ void validate(Machine const& machine) {
   require("port_bytes_per_second", machine.port_bytes_per_second, true);
   require("host_seconds_per_byte", machine.host_seconds_per_byte, true);
   require("round_seconds", machine.round_seconds, true);
+  require("round_share", machine.round_share, true);
   require("link_share_computing", machine.link_share_computing, false);
   require("crowd_ranks", machine.crowd_ranks, false);
   require("alone_speedup", machine.alone_speedup, false);

@@ -147,14 +147,20 @@ class Simulator {
   template <class Visit>
   void steps(std::size_t rank, std::size_t index, Visit&& visit) const {
     Round const round = plan_.programs[rank].round(index);
-    for (Fold const& fold : round.folds) visit(Event::Kind::fold, fold.kv, fold_seconds(fold));
-    for (Merge const& merge : round.merges) visit(Event::Kind::merge, merge.state, merge_seconds(merge));
+    double computing = 0.0;
+    auto const step = [&](Event::Kind kind, BlockId block, double seconds) {
+      visit(kind, block, seconds);
+      computing += seconds;
+    };
+    for (Fold const& fold : round.folds) step(Event::Kind::fold, fold.kv, fold_seconds(fold));
+    for (Merge const& merge : round.merges) step(Event::Kind::merge, merge.state, merge_seconds(merge));
     for (Finish const& finish : round.finishes) {
-      visit(Event::Kind::finish, finish.state, finish_seconds(finish));
+      step(Event::Kind::finish, finish.state, finish_seconds(finish));
     }
-    bool const computes = !round.folds.empty() || !round.merges.empty() || !round.finishes.empty();
     bool const moves = !round.sends.empty() || !round.receives.empty();
-    if (computes && moves) visit(Event::Kind::wait, -1, machine_.round_seconds + copying_seconds(round));
+    if (computing == 0 || !moves) return;
+    double const turns = std::min(machine_.round_seconds, machine_.round_share * computing);
+    visit(Event::Kind::wait, -1, turns + copying_seconds(round));
   }
 
   /// What the bytes that move in a round cost the cores that compute.

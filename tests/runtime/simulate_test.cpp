@@ -303,6 +303,11 @@ TEST(Rules, BytesThatMoveMeanwhileMakeARankComputeLonger) {
   EXPECT_NEAR(result.seconds, 2 + 0.75 + 2000 * 1e-3, close);  // sent and received
   EXPECT_NEAR(result.critical.fold, 4.75, close);
   EXPECT_NEAR(result.exposed_comm_seconds[1], 1.75, close);
+  machine.round_share = 0.125;  // of 2 s
+  Tiny short_fold(2);
+  short_fold.fold_own(0);
+  short_fold.send_kv(0, 1);
+  EXPECT_NEAR(simulate(std::move(short_fold), machine).seconds, 2 + 0.25 + 1000 * 1e-3, close);
   Tiny only_moves(2);  // what does not compute is not slowed down
   only_moves.send_kv(0, 1);
   EXPECT_NEAR(simulate(std::move(only_moves), machine).seconds, 1.75, close);

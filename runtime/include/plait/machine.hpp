@@ -43,6 +43,7 @@ struct Machine {
   /// How much longer it computes in a round in which it sends or receives at all: its threads take turns on
   /// cores that others use too, and ranks wait for each other. 0 on GPUs.
   double round_seconds = 0.0;
+  double round_share = 1.0;  ///< but no more than this share of what it computes in the round
   /// The share of its links' speed that a rank gets while it computes, where the same cores move bytes. 1 on
   /// GPUs.
   double link_share_computing = 1.0;
