@@ -193,7 +193,8 @@ ExitCode run(Job const& job, AttendOptions const& options) {
   Choice choice = job.together("the plan", [&] {
     Problem const problem = parse_problem(options.line, read_shape(input));
     if (options.output) require_writable(*options.output, problem.shape);
-    return choose_plan(problem, world.size(), options.strategy, options.layout);
+    return choose_plan(problem, world.size(), options.strategy, options.layout, options.machine,
+                       options.reduce);
   });
   Volume const planned = volume(choice.plan);
   Plan const& plan = choice.plan;

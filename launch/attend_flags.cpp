@@ -32,7 +32,7 @@ po::options_description attend_flags() {
   output.add_options()("json", text("FILE|-"), "the report as JSON; with - stdout carries nothing else")(
       "trace", text("FILE"), "what each rank did when, as Chrome trace JSON (ui.perfetto.dev)")("help,h",
                                                                                                 "this text");
-  flags.add(files).add(mask_flags()).add(plan).add(run).add(output);
+  flags.add(files).add(mask_flags()).add(plan).add(machine_flags()).add(run).add(output);
   return flags;
 }
 
@@ -45,6 +45,8 @@ AttendOptions parse_attend(Words const& words) {
           .output = line.get("output"),
           .strategy = parse_strategy(line),
           .layout = parse_layout(line),
+          .reduce = parse_reduce(line),
+          .machine = parse_machine(line),
           .run = parse_run(line, default_repeat),
           .checks = rows.has_value(),
           .check_rows = counted ? std::optional(parse_size("--check", *rows, 1)) : std::nullopt,

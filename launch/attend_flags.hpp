@@ -5,7 +5,8 @@
 #include <string>
 
 #include "command_line.hpp"
-#include "plait/slice.hpp"
+#include "plait/simulate.hpp"
+#include "plait/strategy.hpp"
 #include "run_flags.hpp"
 
 namespace plait {
@@ -16,6 +17,8 @@ struct AttendOptions {
   std::optional<std::string> output;
   std::string strategy;
   std::string layout;
+  Reduce reduce = Reduce::p2p;
+  Machine machine;  ///< on which plans are weighed
   RunOptions run;
   bool checks = false;
   std::optional<Index> check_rows = std::nullopt;  ///< absent = as many as are affordable

@@ -14,15 +14,20 @@
 #include "calibration_sampling.hpp"
 #include "plait/cpu_device.hpp"
 #include "plait/cuda_device.hpp"
+#include "plait/strategy.hpp"
 #include "size.hpp"
+#include "study_measure.hpp"
+#include "study_row.hpp"
 
 namespace plait {
 namespace {
 
 /// How the time is shared out.
-constexpr double steps_share = 0.4;
-constexpr double links_share = 0.4;
-constexpr double host_share = 0.2;
+constexpr double folds_share = 0.4;
+constexpr double merges_share = 0.05;
+constexpr double crowd_share = 0.1;
+constexpr double links_share = 0.3;
+constexpr double host_share = 0.15;
 constexpr double sample_seconds = 10e-3;
 
 constexpr std::size_t kibi = 1024;
@@ -36,8 +41,9 @@ std::vector<FoldCase> fold_cases(DeviceKind device) {
             {1024, 1024, 8, 2},  {2048, 2048, 4, 4},  {4096, 4096, 8, 1},
             {4096, 16384, 8, 2}, {8192, 8192, 16, 4}, {16384, 4096, 16, 16}};
   }
-  return {{64, 256, 4, 4},  {64, 1024, 8, 8}, {256, 256, 1, 1}, {256, 512, 8, 2},  {512, 64, 8, 2},
-          {512, 128, 8, 8}, {512, 512, 1, 1}, {512, 512, 8, 2}, {1024, 128, 2, 2}, {1024, 1024, 2, 2}};
+  return {{64, 256, 4, 4},   {64, 1024, 8, 8},  {256, 256, 1, 1},   {256, 512, 8, 2},
+          {512, 64, 8, 2},   {512, 128, 8, 8},  {512, 512, 1, 1},   {512, 512, 8, 2},
+          {1024, 128, 8, 2}, {2048, 256, 1, 1}, {1024, 1024, 2, 2}, {1024, 1024, 8, 2}};
 }
 
 std::vector<FoldCase> causal_cases(DeviceKind device) {
@@ -45,14 +51,14 @@ std::vector<FoldCase> causal_cases(DeviceKind device) {
   return {{192, 192, 8, 2, true}, {512, 512, 4, 1, true}};
 }
 
-/// A fold of some milliseconds, for exchanges to go on beside.
+/// A fold of some milliseconds, for exchanges to go on beside, and to see who shares cores with whom.
 constexpr FoldCase long_fold{512, 512, 4, 4};
 
-struct StepCase {
+struct MergeCase {
   Index rows;
   Index heads;
 };
-std::vector<StepCase> step_cases(DeviceKind device) {
+std::vector<MergeCase> merge_cases(DeviceKind device) {
   if (device == DeviceKind::cuda) return {{128, 1}, {1024, 8}, {8192, 8}, {8192, 32}};
   return {{16, 1}, {128, 4}, {512, 8}, {2048, 8}};
 }
@@ -75,6 +81,7 @@ class Calibrator {
              std::unique_ptr<Device> device, std::unique_ptr<Transport> transport, Topology const& topology)
       : job_(job),
         options_(options),
+        choice_(choice),
         kind_(choice.kind),
         device_(std::move(device)),
         transport_(std::move(transport)),
@@ -89,20 +96,26 @@ class Calibrator {
   }
 
   Calibration run() {
-    measure_steps();
+    measure_folds();
+    measure_merges();
+    measure_crowd();
     measure_links();
     measure_host();
+    measure_plans();
     result_.machine.sources = sources();
     validate(result_.machine);
     return std::move(result_);
   }
 
  private:
-  void measure_steps();
+  void measure_folds();
+  void measure_merges();
+  void measure_crowd();
   void measure_links();
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
   void measure_port(double seconds);
   void measure_host();
+  void measure_plans();
   [[nodiscard]] std::string sources() const;
   template <class... Arguments>
   void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -116,6 +129,7 @@ class Calibrator {
 
   Job const& job_;
   CalibrationOptions const& options_;
+  DeviceChoice choice_;
   DeviceKind kind_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Transport> transport_;
@@ -125,52 +139,79 @@ class Calibrator {
   std::string levels_;  ///< which links were measured, in words
 };
 
-void Calibrator::measure_steps() {
+void Calibrator::measure_folds() {
   std::deque<FoldBench> folds;
-  std::deque<StepBench> steps;
   std::vector<Sample> samples;
   std::size_t const full = fold_cases(kind_).size();
   job_.together("preparing folds", [&] {
     for (auto const& cases : {fold_cases(kind_), causal_cases(kind_)}) {
       for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
     }
-    for (auto const kind : {StepBench::Kind::merge, StepBench::Kind::finish}) {
-      for (auto const& [rows, heads] : step_cases(kind_)) {
-        steps.emplace_back(*device_, kind, rows, heads, options_.elements);
-      }
-    }
   });
   for (FoldBench& fold : folds) samples.push_back({std::ref(fold), sample_seconds});
-  for (StepBench& step : steps) samples.push_back({std::ref(step), sample_seconds});
-  std::vector<double> const seconds = sampler_.medians(samples, steps_share * options_.seconds);
+  std::vector<double> const seconds = sampler_.means(samples, folds_share * options_.seconds);
 
-  std::vector<TimedFold> timed_folds;
-  std::vector<TimedStep> timed_steps;
-  for (std::size_t i = 0; i < folds.size(); ++i) timed_folds.push_back({folds[i].work(), seconds[i]});
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    timed_steps.push_back({steps[i].bytes(), seconds[folds.size() + i]});
-  }
-  std::vector<TimedFold> const causal(timed_folds.begin() + static_cast<std::ptrdiff_t>(full),
-                                      timed_folds.end());
-  timed_folds.resize(full);
+  std::vector<TimedFold> timed;
+  for (std::size_t i = 0; i < folds.size(); ++i) timed.push_back({folds[i].work(), seconds[i]});
+  std::span<TimedFold const> const whole(timed.data(), full);
+  std::span<TimedFold const> const causal(timed.data() + full, timed.size() - full);
   Machine& machine = result_.machine;
-  job_.together("the rates of folds", [&] { fit_steps(timed_folds, timed_steps, machine); });
+  job_.together("the rates of folds", [&] { fit_folds(whole, machine); });
   note("folds: {:.1f} GFLOP/s, {:.2f} GB/s and {} each; largest error {:.0f}%",
        machine.flops_per_second / 1e9, machine.memory_bytes_per_second / 1e9,
-       format_seconds(machine.fold_seconds), 100 * worst_error(timed_folds, {}, machine));
-  note("merges and finishes: {} each; largest error {:.0f}%", format_seconds(machine.step_seconds),
-       100 * worst_error({}, timed_steps, machine));
+       format_seconds(machine.fold_seconds), 100 * worst_error(whole, machine));
   fit_edges(causal, machine);
   note("a row at a mask's sloped edge costs {:.0f} keys more; largest error of causal blocks {:.0f}%",
-       machine.edge_keys, 100 * worst_error(causal, {}, machine));
-  timed_folds.insert(timed_folds.end(), causal.begin(), causal.end());
-  for (TimedFold const& fold : timed_folds) {
+       machine.edge_keys, 100 * worst_error(causal, machine));
+  for (TimedFold const& fold : timed) {
     explain(fmt::format("fold of {:.3g} flops, {:.3g} bytes", fold.work.flops, fold.work.bytes), fold.seconds,
             plait::seconds(fold.work, machine));
   }
-  for (TimedStep const& step : timed_steps) {
-    explain(fmt::format("step of {:.3g} bytes", step.bytes), step.seconds, step_seconds(step.bytes, machine));
+}
+
+void Calibrator::measure_merges() {
+  std::deque<MergeBench> merges;
+  std::vector<Sample> samples;
+  job_.together("preparing merges", [&] {
+    for (auto const& [rows, heads] : merge_cases(kind_)) {
+      merges.emplace_back(*device_, rows, heads, options_.elements);
+    }
+  });
+  for (MergeBench& merge : merges) samples.push_back({std::ref(merge), sample_seconds});
+  std::vector<double> const seconds = sampler_.means(samples, merges_share * options_.seconds);
+  std::vector<TimedMerge> timed;
+  for (std::size_t i = 0; i < merges.size(); ++i) timed.push_back({merges[i].bytes(), seconds[i]});
+  Machine& machine = result_.machine;
+  fit_merges(timed, machine);
+  note("merges: {:.2f} GB/s and {} each; largest error {:.0f}%", machine.merge_bytes_per_second / 1e9,
+       format_seconds(machine.step_seconds), 100 * worst_error(timed, machine));
+  for (TimedMerge const& merge : timed) {
+    explain(fmt::format("merge of {:.3g} bytes", merge.bytes), merge.seconds,
+            merge_seconds(merge.bytes, machine));
   }
+}
+
+/// Who shares cores with whom: one rank folds alone, then one host's ranks, then all.
+void Calibrator::measure_crowd() {
+  constexpr double as_fast = 1.15;
+  int const all = job_.world().size();
+  int const host = topology_.ranks_per_host;
+  if (kind_ == DeviceKind::cuda || all == 1) return;
+  FoldBench fold =
+      job_.together("preparing a fold", [&] { return FoldBench(*device_, long_fold, options_.elements); });
+  std::vector<Sample> samples;
+  for (int const ranks : {1, host, all}) {
+    bool const folds = job_.world().rank() < ranks;
+    samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, sample_seconds});
+  }
+  std::vector<double> const means = sampler_.means(samples, crowd_share * options_.seconds);
+  bool const hosts_share = several_hosts() && means[2] > as_fast * means[1];  // namespaces, virtual machines
+  Machine& machine = result_.machine;
+  machine.crowd_ranks = hosts_share || !several_hosts() ? all : host;
+  machine.alone_speedup = std::clamp((hosts_share || !several_hosts() ? means[2] : means[1]) / means[0], 1.0,
+                                     double(machine.crowd_ranks));
+  note("a rank that folds alone is {:.2f} times as fast as {} that fold at once", machine.alone_speedup,
+       machine.crowd_ranks);
 }
 
 void Calibrator::measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds,
@@ -187,11 +228,11 @@ void Calibrator::measure_level(std::string const& name, std::vector<Peers> const
     }
   });
   for (ExchangeBench& bench : benches) samples.push_back({std::ref(bench), sample_seconds});
-  std::vector<double> const medians = sampler_.medians(samples, seconds);
+  std::vector<double> const means = sampler_.means(samples, seconds);
   std::vector<TimedExchange> exchanges;
   for (std::size_t i = 0; i < cases.size(); ++i) {
     exchanges.push_back(
-        {static_cast<double>(cases[i].messages), static_cast<double>(cases[i].bytes), medians[i]});
+        {static_cast<double>(cases[i].messages), static_cast<double>(cases[i].bytes), means[i]});
   }
   link = fit_link(exchanges);
   note("{}: {:.1f} MB/s, {} each message, {} latency; largest error {:.0f}%", name,
@@ -243,7 +284,7 @@ void Calibrator::measure_port(double seconds) {
   Peers const peers = between_hosts(topology_, job_.world().rank(), 1, Senders::all);
   ExchangeBench bench = job_.together(
       "preparing exchanges", [&] { return ExchangeBench(*device_, *transport_, peers, messages, bytes); });
-  double const once = sampler_.medians({{std::ref(bench), sample_seconds}}, seconds).front();
+  double const once = sampler_.means({{std::ref(bench), sample_seconds}}, seconds).front();
   Machine& machine = result_.machine;
   double const on_port = std::max(once - machine.network.latency_seconds, once / 2);
   machine.port_bytes_per_second = static_cast<double>(bytes) * topology_.ranks_per_host / on_port;
@@ -264,35 +305,86 @@ void Calibrator::measure_host() {
       several_hosts() ? between_hosts(topology_, rank, 1, Senders::all) : within_host(topology_, rank, 1);
   std::optional<FoldBench> fold;
   job_.together("preparing a fold", [&] { fold.emplace(*device_, long_fold, options_.elements); });
-  // Exchanges that end before the fold: what it then takes longer is what they cost it.
+  // Exchanges that end before the fold: what a round then takes longer is what they cost it. And one that
+  // takes longer.
   double const alone = seconds(fold->work(), machine);
   std::deque<ExchangeBench> benches;
   std::vector<double> moved;
   job_.together("preparing exchanges", [&] {
-    for (double const share : {0.25, 0.5}) {
-      double const bytes = std::clamp(share * alone * rate, 64e3, 64e6);
+    for (double const share : {0.0, 0.25, 0.5, 2.0}) {
+      double const bytes = std::clamp(share * alone * rate, 1e3, 64e6);
       benches.emplace_back(*device_, *transport_, peers, 1, static_cast<std::size_t>(bytes));
       moved.push_back(2 * bytes);  // sent and received
     }
   });
-  std::vector<Sample> samples = {{std::ref(*fold), 0.0}};
+  std::vector<Sample> samples = {{std::ref(*fold), sample_seconds}};
   for (ExchangeBench& bench : benches) {
-    samples.push_back({[&](int times) { return bench.while_folding(*fold, times); }, 0.0});
+    samples.push_back({[&](int times) { return bench.while_folding(*fold, times); }, sample_seconds});
   }
-  std::vector<double> const medians = sampler_.medians(samples, host_share * options_.seconds);
-  double products = 0.0;
-  double squares = 0.0;
+  std::vector<double> const means = sampler_.means(samples, host_share * options_.seconds);
+  std::vector<TimedRound> rounds;
+  for (std::size_t i = 0; i + 1 < moved.size(); ++i) rounds.push_back({moved[i], means[i + 1] - means[0]});
+  fit_rounds(rounds, machine);
+  machine.round_share = machine.round_seconds / means[0];
+  auto const computing = [&](double bytes) {
+    return means[0] + machine.round_seconds + bytes * machine.host_seconds_per_byte;
+  };
+  double const on_link =
+      machine.network.latency_seconds + machine.network.message_seconds + moved.back() / 2 / rate;
+  double const slower = (means.back() - on_link) / computing(moved.back());
+  machine.link_share_computing = std::clamp(1.0 - slower, 0.1, 1.0);
   for (std::size_t i = 0; i < moved.size(); ++i) {
-    products += moved[i] * (medians[i + 1] - medians[0]);
-    squares += moved[i] * moved[i];
+    bool const long_one = i + 1 == moved.size();
+    double const fitted =
+        long_one ? on_link + computing(moved[i]) * (1.0 - machine.link_share_computing) : computing(moved[i]);
+    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), means[i + 1], fitted);
   }
-  machine.host_seconds_per_byte = std::max(0.0, products / squares);
-  for (std::size_t i = 0; i < moved.size(); ++i) {
-    explain(fmt::format("fold while {:.3g} bytes move", moved[i]), medians[i + 1],
-            medians[0] + moved[i] * machine.host_seconds_per_byte);
+  note(
+      "a round with a fold takes {} longer if anything moves meanwhile, and {:.2f} ns for each byte; links "
+      "have {:.0f}% of "
+      "their speed meanwhile",
+      format_seconds(machine.round_seconds), 1e9 * machine.host_seconds_per_byte,
+      100 * machine.link_share_computing);
+}
+
+/// Whole attentions, small ones: in them folds find their operands cold, and ranks wait for each other's
+/// threads. What is measured piece by piece misses that; so the pieces are made slower, or faster, all alike,
+/// until plans take what they took.
+void Calibrator::measure_plans() {
+  constexpr Index tokens_per_rank = 384;
+  constexpr int most_ranks = 64;
+  constexpr int runs = 9;
+  int const ranks = job_.world().size();
+  if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
+  Shape const shape{.q_tokens = tokens_per_rank * ranks,
+                    .kv_tokens = tokens_per_rank * ranks,
+                    .q_heads = 8,
+                    .kv_heads = 4,
+                    .head_dim = options_.elements.head_dim,
+                    .value_dim = options_.elements.value_dim,
+                    .dtype = options_.elements.dtype};
+  Problem const problem{
+      .shape = shape, .mask = Mask::full(shape.q_tokens, shape.kv_tokens), .scale = default_scale(shape)};
+  std::vector<std::string> names = {"ring", "passq", "mesh", "tree:direct"};
+  if (ranks <= shape.kv_heads) names.emplace_back("ulysses");
+  std::deque<Plan> plans;
+  std::vector<TimedPlan> timed;
+  RunOptions run = options_.run;
+  run.repeat = runs;
+  FirstRanks const all(job_, ranks);
+  for (std::string const& name : names) {
+    Plan const& plan =
+        plans.emplace_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), name));
+    MeasuredPoint const point = measure_point(job_, all, plan, choice_, run, Record::nothing);
+    timed.push_back({&plan, median(point.seconds)});
   }
-  note("a fold takes {:.2f} ns longer for each byte that moves meanwhile",
-       1e9 * machine.host_seconds_per_byte);
+  Machine& machine = result_.machine;
+  double const times_as_fast = fit_computing(timed, machine);
+  machine = with_computing(machine, times_as_fast);
+  for (auto const& [plan, seconds] : timed) {
+    explain("attention by " + plan->strategy, seconds, simulate(*plan, machine, Record::nothing).seconds);
+  }
+  note("whole attentions compute {:.2f} times as fast as their pieces did", times_as_fast);
 }
 
 std::string Calibrator::sources() const {

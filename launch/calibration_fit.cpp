@@ -42,7 +42,7 @@ std::optional<Row> solve(std::vector<Row> a, Row b) {
 /// What an error of a time counts: most of a plan's time is long folds and long exchanges, but something must
 /// tell the constants too.
 double weight_of(double seconds, double longest) {
-  return std::cbrt(seconds / longest);
+  return std::sqrt(seconds / longest);
 }
 
 double inverse(double seconds_per_unit) {
@@ -155,25 +155,31 @@ std::vector<double> fit_non_negative(std::span<Observation const> observations) 
   return x;
 }
 
-void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine) {
-  constexpr double steps_weight = 0.05;
+void fit_folds(std::span<TimedFold const> folds, Machine& machine) {
   double longest = 0.0;
   for (TimedFold const& fold : folds) longest = std::max(longest, fold.seconds);
   std::vector<Observation> observations;
   for (TimedFold const& fold : folds) {
     double const flops = fold.work.flops / busy_share(fold.work, machine);
-    observations.push_back(
-        {{1.0, flops, 0.0, fold.work.bytes}, fold.seconds, weight_of(fold.seconds, longest)});
-  }
-  for (TimedStep const& step : steps) {
-    observations.push_back({{0.0, 0.0, 1.0, step.bytes}, step.seconds, steps_weight});
+    observations.push_back({{1.0, flops, fold.work.bytes}, fold.seconds, weight_of(fold.seconds, longest)});
   }
   std::vector<double> const x = fit_non_negative(observations);
   if (x[1] <= 0) throw std::invalid_argument("the folds' times do not grow with their flops");
   machine.fold_seconds = x[0];
   machine.flops_per_second = 1.0 / x[1];
-  machine.step_seconds = x[2];
-  machine.memory_bytes_per_second = inverse(x[3]);
+  machine.memory_bytes_per_second = inverse(x[2]);
+}
+
+void fit_merges(std::span<TimedMerge const> merges, Machine& machine) {
+  double longest = 0.0;
+  for (TimedMerge const& merge : merges) longest = std::max(longest, merge.seconds);
+  std::vector<Observation> observations;
+  for (TimedMerge const& merge : merges) {
+    observations.push_back({{1.0, merge.bytes}, merge.seconds, weight_of(merge.seconds, longest)});
+  }
+  std::vector<double> const x = fit_non_negative(observations);
+  machine.step_seconds = x[0];
+  machine.merge_bytes_per_second = inverse(x[1]);
 }
 
 void fit_edges(std::span<TimedFold const> folds, Machine& machine) {
@@ -187,6 +193,56 @@ void fit_edges(std::span<TimedFold const> folds, Machine& machine) {
     squares += one_key * one_key;
   }
   if (squares > 0) machine.edge_keys = std::max(0.0, products / squares);
+}
+
+void fit_rounds(std::span<TimedRound const> rounds, Machine& machine) {
+  auto const count = static_cast<double>(rounds.size());
+  double bytes = 0.0;
+  double more = 0.0;
+  double squares = 0.0;
+  double products = 0.0;
+  for (TimedRound const& round : rounds) {
+    bytes += round.bytes / count;
+    more += round.more_seconds / count;
+    squares += round.bytes * round.bytes / count;
+    products += round.bytes * round.more_seconds / count;
+  }
+  double const spread = squares - bytes * bytes;
+  double const slope = spread > 0 ? std::max(0.0, (products - bytes * more) / spread) : 0.0;
+  bool const through_zero = more < slope * bytes;
+  machine.round_seconds = through_zero ? 0.0 : more - slope * bytes;
+  machine.host_seconds_per_byte = through_zero && squares > 0 ? std::max(0.0, products / squares) : slope;
+}
+
+Machine with_computing(Machine machine, double times_as_fast) {
+  for (double* const rate :
+       {&machine.flops_per_second, &machine.memory_bytes_per_second, &machine.merge_bytes_per_second}) {
+    *rate *= times_as_fast;
+  }
+  for (double* const seconds : {&machine.fold_seconds, &machine.step_seconds, &machine.round_seconds,
+                                &machine.host_seconds_per_byte}) {
+    *seconds /= times_as_fast;
+  }
+  return machine;
+}
+
+double fit_computing(std::span<TimedPlan const> plans, Machine const& machine) {
+  constexpr int halvings = 20;
+  auto const too_slow = [&](double times_as_fast) {
+    Machine const tried = with_computing(machine, times_as_fast);
+    double sum = 0.0;
+    for (auto const& [plan, seconds] : plans) {
+      sum += std::log(simulate(*plan, tried, Record::nothing).seconds / seconds);
+    }
+    return sum > 0;
+  };
+  double low = 0.5;
+  double high = 2.0;
+  for (int step = 0; step < halvings; ++step) {
+    double const middle = std::sqrt(low * high);
+    (too_slow(middle) ? low : high) = middle;
+  }
+  return std::sqrt(low * high);
 }
 
 double seconds_of(TimedExchange const& exchange, Link const& link) {
@@ -205,14 +261,18 @@ Link fit_link(std::span<TimedExchange const> exchanges) {
   return {.latency_seconds = x[0], .bytes_per_second = inverse(x[2]), .message_seconds = x[1]};
 }
 
-double worst_error(std::span<TimedFold const> folds, std::span<TimedStep const> steps,
-                   Machine const& machine) {
+double worst_error(std::span<TimedFold const> folds, Machine const& machine) {
   double worst = 0.0;
   for (TimedFold const& fold : folds) {
     worst = std::max(worst, std::abs(seconds(fold.work, machine) / fold.seconds - 1));
   }
-  for (TimedStep const& step : steps) {
-    worst = std::max(worst, std::abs(step_seconds(step.bytes, machine) / step.seconds - 1));
+  return worst;
+}
+
+double worst_error(std::span<TimedMerge const> merges, Machine const& machine) {
+  double worst = 0.0;
+  for (TimedMerge const& merge : merges) {
+    worst = std::max(worst, std::abs(merge_seconds(merge.bytes, machine) / merge.seconds - 1));
   }
   return worst;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "plait/machine.hpp"
+#include "plait/simulate.hpp"
 #include "plait/work.hpp"
 
 namespace plait {
@@ -30,8 +31,8 @@ struct TimedFold {
   double seconds = 0.0;
 };
 
-/// One merge or finish.
-struct TimedStep {
+/// One merge.
+struct TimedMerge {
   double bytes = 0.0;  ///< that it touches
   double seconds = 0.0;
 };
@@ -43,16 +44,38 @@ struct TimedExchange {
   double seconds = 0.0;
 };
 
-/// Sets fold_seconds, flops_per_second, step_seconds and memory_bytes_per_second. `units` and `tile_rows` are
-/// read. The machine has one memory rate, which folds and steps may disagree on: folds decide, for nearly all
-/// of a plan's time is theirs, and steps (merges and finishes) have a say where folds leave it open.
-/// Long folds weigh more.
+/// Sets fold_seconds, flops_per_second and memory_bytes_per_second. `units` and `tile_rows` are read. Long
+/// folds weigh more.
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
-void fit_steps(std::span<TimedFold const> folds, std::span<TimedStep const> steps, Machine& machine);
+void fit_folds(std::span<TimedFold const> folds, Machine& machine);
 
-/// Sets edge_keys, given what fit_steps sets: the least squares of the relative errors of folds under masks
+/// Sets step_seconds and merge_bytes_per_second. Long merges weigh more.
+void fit_merges(std::span<TimedMerge const> merges, Machine& machine);
+
+/// Sets edge_keys, given what fit_folds sets: the least squares of the relative errors of folds under masks
 /// with sloped edges. Not below 0.
 void fit_edges(std::span<TimedFold const> folds, Machine& machine);
+
+/// One round in which a rank folds while bytes move.
+struct TimedRound {
+  double bytes = 0.0;         ///< sent and received
+  double more_seconds = 0.0;  ///< than the fold takes without
+};
+
+/// Sets round_seconds and host_seconds_per_byte: the straight line nearest to the rounds, neither below 0.
+void fit_rounds(std::span<TimedRound const> rounds, Machine& machine);
+
+/// One run of a plan. The plan must outlive it.
+struct TimedPlan {
+  Plan const* plan = nullptr;
+  double seconds = 0.0;
+};
+
+/// The machine with all that its ranks compute so many times as fast, links as they are.
+[[nodiscard]] Machine with_computing(Machine machine, double times_as_fast);
+/// How much faster, or slower, ranks must compute for simulations to be neither above nor below the measured
+/// times on (geometric) average; within a half and 2.
+[[nodiscard]] double fit_computing(std::span<TimedPlan const> plans, Machine const& machine);
 
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.
 [[nodiscard]] double seconds_of(TimedExchange const& exchange, Link const& link);
@@ -60,9 +83,9 @@ void fit_edges(std::span<TimedFold const> folds, Machine& machine);
 /// be told from infinity is 1e15 bytes/s.
 [[nodiscard]] Link fit_link(std::span<TimedExchange const> exchanges);
 
-/// Largest |predicted / measured − 1| of the folds and steps; of the exchanges.
-[[nodiscard]] double worst_error(std::span<TimedFold const> folds, std::span<TimedStep const> steps,
-                                 Machine const& machine);
+/// Largest |predicted / measured − 1|.
+[[nodiscard]] double worst_error(std::span<TimedFold const> folds, Machine const& machine);
+[[nodiscard]] double worst_error(std::span<TimedMerge const> merges, Machine const& machine);
 [[nodiscard]] double worst_error(std::span<TimedExchange const> exchanges, Link const& link);
 
 }  // namespace plait

@@ -41,7 +41,7 @@ class ExchangeBench {
 
   /// Seconds for so many exchanges, one after the other. @throws PeerLost, CommError
   double operator()(int times);
-  /// Seconds until a fold is done that runs while the exchange is under way.
+  /// Seconds for so many rounds of a plan: a fold while the exchange is under way, and its end.
   double while_folding(FoldBench& fold, int times);
 
  private:

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-
-#include "study_row.hpp"
+#include <numeric>
 
 namespace plait {
 namespace {
@@ -17,6 +16,12 @@ double since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+double trimmed_mean(std::vector<double> values) {
+  std::ranges::sort(values);
+  values.resize(values.size() - values.size() / 10);
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
 }  // namespace
 
 double Sampler::slowest(double mine, char const* what) const {
@@ -24,7 +29,7 @@ double Sampler::slowest(double mine, char const* what) const {
   return *std::ranges::max_element(all);
 }
 
-std::vector<double> Sampler::medians(std::vector<Sample> const& samples, double seconds) {
+std::vector<double> Sampler::means(std::vector<Sample> const& samples, double seconds) {
   std::vector<int> times;
   for (Sample const& sample : samples) {
     (void)sample.timed(1);  // memory is touched, connections are made
@@ -44,7 +49,7 @@ std::vector<double> Sampler::medians(std::vector<Sample> const& samples, double 
   }
   std::vector<double> result;
   for (std::vector<double>& mine : found) {
-    result.push_back(slowest(median(std::move(mine)), "the medians of the samples"));
+    result.push_back(slowest(trimmed_mean(std::move(mine)), "the means of the samples"));
   }
   return result;
 }

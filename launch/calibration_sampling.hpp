@@ -26,10 +26,10 @@ class Sampler {
   Sampler(Job const& job, Transport& transport) : job_(job), transport_(transport) {}
 
   /// Times each sample in turn, all ranks starting together, until `seconds` have passed on rank 0 and at
-  /// least three times. Collective. @returns seconds of one execution of each: every rank's median, and of
-  /// those the largest. The slowest rank decides when a plan ends; but one rank's chance delays do not add up
-  /// to a run's time as the largest of every single time would have it.
-  [[nodiscard]] std::vector<double> medians(std::vector<Sample> const& samples, double seconds);
+  /// least three times. Collective. @returns seconds of one execution of each: every rank's mean without its
+  /// longest tenth, and of those the largest. A run is a sum of many steps, whose chance delays add up as
+  /// means do; the slowest rank decides when it ends.
+  [[nodiscard]] std::vector<double> means(std::vector<Sample> const& samples, double seconds);
 
  private:
   double slowest(double mine, char const* what) const;

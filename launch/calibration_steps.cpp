@@ -103,38 +103,20 @@ void FoldBench::fold(Start start) {
        .scale = static_cast<float>(problem_.scale)});
 }
 
-StepBench::StepBench(Device& device, Kind kind, Index rows, Index heads, ElementShape const& elements)
-    : device_(device), kind_(kind), shape_(shape_of(rows, 0, heads, heads, elements)) {
+MergeBench::MergeBench(Device& device, Index rows, Index heads, ElementShape const& elements)
+    : device_(device), shape_(shape_of(rows, 0, heads, heads, elements)) {
   auto const floats = static_cast<Index>(bytes_of_state(shape_) / sizeof(float));
   from_ = random_elements(device, DType::f32, floats, 2);
-  if (kind == Kind::merge) {
-    into_ = random_elements(device, DType::f32, floats, 3);
-  } else {
-    out_ = device.allocate(plait::bytes(block_of(Tensor::out, shape_), shape_));
-  }
+  into_ = random_elements(device, DType::f32, floats, 3);
 }
 
-double StepBench::bytes() const {
-  Block const state = block_of(Tensor::state, shape_);
-  return kind_ == Kind::merge ? merge_bytes(state, shape_)
-                              : finish_bytes(state, block_of(Tensor::out, shape_), shape_);
+double MergeBench::bytes() const {
+  return merge_bytes(block_of(Tensor::state, shape_), shape_);
 }
 
-double StepBench::operator()(int times) {
-  if (kind_ == Kind::merge) {
-    return timed(device_, times,
-                 [&] { device_.merge(state_of(*from_, shape_), state_of(*into_, shape_), Start::carried); });
-  }
-  Index const rows = shape_.q_tokens;
-  Index const elements = rows * shape_.q_heads * shape_.value_dim;
-  auto* const lse =
-      reinterpret_cast<float*>(out_->data() + static_cast<std::size_t>(elements) * size_bytes(shape_.dtype));
-  Output const output{
-      .out = dense<void>(out_->data(), shape_.dtype, 1, rows, shape_.q_heads, shape_.value_dim),
-      .lse = lse,
-      .lse_batch_stride = rows * shape_.q_heads,
-      .lse_head_stride = rows};
-  return timed(device_, times, [&] { device_.finish(state_of(*from_, shape_), output); });
+double MergeBench::operator()(int times) {
+  return timed(device_, times,
+               [&] { device_.merge(state_of(*from_, shape_), state_of(*into_, shape_), Start::carried); });
 }
 
 }  // namespace plait

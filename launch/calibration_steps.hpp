@@ -1,4 +1,4 @@
-// Folds, merges and finishes of given shapes on one rank's device, to be timed.
+// Folds and merges of given shapes on one rank's device, to be timed.
 #pragma once
 
 #include <memory>
@@ -47,23 +47,20 @@ class FoldBench {
   std::unique_ptr<FoldPlan> prepared_;
 };
 
-/// A merge of two states, or a finish of one. `device` outlives it.
-class StepBench {
+/// A merge of two states. `device` outlives it.
+class MergeBench {
  public:
-  enum class Kind : std::uint8_t { merge, finish };
-  StepBench(Device& device, Kind kind, Index rows, Index heads, ElementShape const& elements);
+  MergeBench(Device& device, Index rows, Index heads, ElementShape const& elements);
 
-  /// Bytes that the step touches.
+  /// Bytes that it touches.
   [[nodiscard]] double bytes() const;
   double operator()(int times);
 
  private:
   Device& device_;
-  Kind kind_;
   Shape shape_;
   std::unique_ptr<DeviceMemory> from_;
   std::unique_ptr<DeviceMemory> into_;
-  std::unique_ptr<DeviceMemory> out_;  ///< rows, then lse
 };
 
 }  // namespace plait

@@ -23,6 +23,7 @@ void for_each_number(Target& machine, Visit&& visit) {
   visit("tile_rows", machine.tile_rows);
   visit("edge_keys", machine.edge_keys);
   visit("memory_bytes_per_second", machine.memory_bytes_per_second);
+  visit("merge_bytes_per_second", machine.merge_bytes_per_second);
   visit("step_seconds", machine.step_seconds);
   for (auto const& [name, link] : {std::pair{"node", &machine.node}, {"network", &machine.network}}) {
     std::string const prefix = std::string(name) + '.';
@@ -32,6 +33,11 @@ void for_each_number(Target& machine, Visit&& visit) {
   }
   visit("port_bytes_per_second", machine.port_bytes_per_second);
   visit("host_seconds_per_byte", machine.host_seconds_per_byte);
+  visit("round_seconds", machine.round_seconds);
+  visit("round_share", machine.round_share);
+  visit("link_share_computing", machine.link_share_computing);
+  visit("crowd_ranks", machine.crowd_ranks);
+  visit("alone_speedup", machine.alone_speedup);
 }
 
 Machine read_machine(std::string const& path, Json const& json) {

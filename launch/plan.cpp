@@ -1,6 +1,8 @@
 // plait plan: what a run would do, without running it.
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "explain.hpp"
 #include "log.hpp"
 #include "mask_flags.hpp"
@@ -126,7 +128,10 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   Problem const problem = parse_problem(line, parse_shape(line));
   auto const ranks = static_cast<int>(parse_size("--ranks", line.get("ranks", "1"), 1, most_ranks));
   Machine const machine = parse_machine(line);
-  Choice const choice = choose_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine);
+  auto const start = std::chrono::steady_clock::now();
+  Choice const choice =
+      choose_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine, parse_reduce(line));
+  double const planning = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::string const proof = verdict(choice.plan, line.has("verify"));
   Volume const moved = volume(choice.plan);
   Simulation const simulation =
@@ -142,6 +147,8 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
              format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), proof);
   fmt::print(people, "  critical path, ending on rank {}: {}\n", simulation.critical_rank,
              in_words(simulation.critical));
+  fmt::print(people, "  planning: {} plan{} weighed in {}\n", choice.candidates.size(),
+             choice.candidates.size() == 1 ? "" : "s", format_seconds(planning));
   if (line.has("explain")) fmt::print(people, "\n{}", explain(choice, machine));
   if (line.has("rounds")) fmt::print(people, "\n{}", round_table(choice.plan));
   if (auto const path = line.get("trace")) {

@@ -72,7 +72,15 @@ void add_plan_flags(po::options_description& flags) {
       "who owns which tokens: auto, contiguous, zigzag (even under a causal mask) or balanced (even under "
       "any "
       "mask) (default auto)");
+  add("reduce", text("p2p|native"),
+      "how states of the same rows become one: by messages and merges, or in MPI's own reduce-scatter with "
+      "the merge as its operator, which only plans of tree can do, between CPU ranks (default p2p)");
   add("scale", text("X"), "multiplies q.k before the softmax (default 1/sqrt(dim))");
+}
+
+Reduce parse_reduce(CommandLine const& line) {
+  constexpr std::array<std::string_view, 2> names = {"p2p", "native"};
+  return line.choose("reduce", "p2p", names) == "native" ? Reduce::native : Reduce::p2p;
 }
 
 std::string parse_strategy(CommandLine const& line) {
@@ -94,7 +102,7 @@ std::string parse_layout(CommandLine const& line) {
 po::options_description machine_flags() {
   std::string names;
   for (Machine const& known : machines()) names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
-  po::options_description flags("Machine that the prediction is for");
+  po::options_description flags("Machine that plans are weighed on");
   auto add = flags.add_options();
   add("machine", text("NAME|FILE"),
       fmt::format("{}, or a file that plait calibrate wrote (default {})", names, Machine{}.name).c_str());

@@ -4,6 +4,7 @@
 #include "command_line.hpp"
 #include "plait/problem.hpp"
 #include "plait/simulate.hpp"
+#include "plait/strategy.hpp"
 
 namespace plait {
 
@@ -15,11 +16,12 @@ namespace plait {
 /// The mask flags and --scale, put to a shape. @throws UsageError, InvalidProblem, FileError
 [[nodiscard]] Problem parse_problem(CommandLine const& line, Shape const& shape);
 
-/// --strategy and --layout, with what the strategies say of themselves.
+/// --strategy, --layout, --reduce and --scale, with what the strategies say of themselves.
 void add_plan_flags(po::options_description& flags);
 /// @throws UsageError on a name that does not exist
 [[nodiscard]] std::string parse_strategy(CommandLine const& line);
 [[nodiscard]] std::string parse_layout(CommandLine const& line);
+[[nodiscard]] Reduce parse_reduce(CommandLine const& line);
 
 /// --machine, and what may be changed of it: --fold-rate, --bandwidth, --latency, --ranks-per-node.
 [[nodiscard]] po::options_description machine_flags();

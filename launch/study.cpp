@@ -57,6 +57,7 @@ Point predict(StudyOptions const& options, Problem const& problem, int ranks, st
     row.bytes_max = largest(moved.sent);
     row.slots_bytes = largest(moved.slots);
     row.rounds = choice.plan.rounds();
+    row.critical = point.simulation.critical;
     point.plan = std::move(choice.plan);
   } catch (InvalidProblem const& error) {
     row.refused = error.what();

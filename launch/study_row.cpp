@@ -70,6 +70,10 @@ Json row_json(StudyRow const& row) {
   bool const figures = row.refused.empty();
   bool const measured = is_measured(row);
   auto const only = [](bool wanted, auto value) { return wanted ? Json(value) : Json(nullptr); };
+  // Of the chain of steps that ends last.
+  auto const share = [&](double seconds) {
+    return only(figures, row.predicted_seconds > 0 ? seconds / row.predicted_seconds : 0.0);
+  };
   return {{"scaling", name(row.scaling)},
           {"strategy", row.strategy},
           {"plan", only(figures, row.plan)},
@@ -94,6 +98,11 @@ Json row_json(StudyRow const& row) {
           {"one_rank_seconds", only(figures, row.one_rank_seconds)},
           {"predicted_one_rank_seconds", only(figures, row.predicted_one_rank_seconds)},
           {"predicted_exposed_share", only(figures, row.predicted_exposed_share)},
+          {"predicted_fold_share", share(row.critical.fold)},
+          {"predicted_merge_share", share(row.critical.merge)},
+          {"predicted_node_share", share(row.critical.node)},
+          {"predicted_network_share", share(row.critical.network)},
+          {"predicted_latency_share", share(row.critical.latency)},
           {"kv_tokens", row.shape.kv_tokens},
           {"batch", row.shape.batch},
           {"dim", row.shape.head_dim},

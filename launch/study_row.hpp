@@ -38,6 +38,7 @@ struct StudyRow {
   std::uint64_t bytes_max = 0;    ///< sent by the rank that sends most
   std::uint64_t slots_bytes = 0;  ///< of the rank that needs most
   std::size_t rounds = 0;
+  Spent critical;       ///< what the predicted time is made of
   std::string refused;  ///< why there is no such plan; no other figure holds then
 
   [[nodiscard]] double tflops_per_rank() const { return flops / seconds / ranks * 1e-12; }

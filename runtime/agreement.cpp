@@ -67,9 +67,16 @@ void add(Digest& digest, Program const& program) {
   for (Merge const& merge : program.merges)
     digest.add(merge.state).add(merge.from).add(merge.into).add(merge.start);
   for (auto const& cut : program.ends)
-    digest.add(cut.sends).add(cut.receives).add(cut.folds).add(cut.merges).add(cut.finishes);
+    digest.add(cut.sends)
+        .add(cut.receives)
+        .add(cut.folds)
+        .add(cut.merges)
+        .add(cut.finishes)
+        .add(cut.reductions);
   for (Finish const& finish : program.finishes)
     digest.add(finish.state).add(finish.from).add(finish.out).add(finish.into);
+  for (Reduction const& reduction : program.reductions)
+    digest.add(reduction.state).add(reduction.from).add(reduction.into);
   for (std::uint64_t const slot : program.slots) digest.add(slot);
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -39,6 +40,7 @@ struct Attention::Impl {
     if (plan.ranks() != world.size()) {
       throw InvalidProblem(fmt::format("a plan for {} ranks in a world of {}", plan.ranks(), world.size()));
     }
+    require_reducible();
     agree(world, plan, options);
     if (wants_verification(options.verification, plan.ranks())) require_verified(plan);
     bool const on_gpu = options.device == DeviceKind::cuda;
@@ -54,6 +56,16 @@ struct Attention::Impl {
                    : fmt::format("unknown block {}", block);
     });
     executor = std::make_unique<Executor>(plan, world.rank(), *device, *transport, options);
+  }
+
+  /// MPI's reductions merge on the host.
+  void require_reducible() const {
+    bool const reduces = std::ranges::any_of(
+        plan.programs, [](Program const& program) { return !program.reductions.empty(); });
+    if (!reduces || options.device == DeviceKind::cpu) return;
+    throw InvalidProblem(fmt::format(
+        "strategy '{}' reduces states in MPI, which works between CPU ranks; on GPUs tree:log and tree:direct do",
+        plan.strategy));
   }
 
   void require_tensors(LocalTensors const& tensors) const {
@@ -113,7 +125,8 @@ std::uint64_t Attention::slots_bytes() const {
   return impl_->executor->slots_bytes();
 }
 std::uint64_t Attention::scratch_bytes() const {
-  return impl_->executor->fold_plan_bytes() + impl_->device->scratch_bytes();
+  return impl_->executor->fold_plan_bytes() + impl_->executor->reduction_bytes() +
+         impl_->device->scratch_bytes();
 }
 
 RunReport Attention::run(LocalTensors const& tensors) {

@@ -1,7 +1,10 @@
 #include "executor.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
+
+#include "state_rows.hpp"
 
 namespace plait {
 
@@ -12,7 +15,8 @@ Executor::Executor(Plan const& plan, int rank, Device& device, Transport& transp
       device_(device),
       transport_(transport),
       options_(options),
-      memory_(plan, rank, device) {
+      memory_(plan, rank, device),
+      meeting_(std::make_shared<std::vector<float>>(largest_meeting())) {
   find_finishing_folds();
   for (std::size_t index = 0; index < program().folds.size(); ++index) {
     prepare(program().folds[index], finishing_folds_.contains(index));
@@ -32,6 +36,7 @@ void Executor::find_finishing_folds() {
     for (Transfer const& transfer : round.sends) last[transfer.slot] = {};
     for (Fold const& step : round.folds) last[step.state] = {fold_index++, index};
     for (Merge const& step : round.merges) last[step.from] = last[step.into] = {};
+    for (Reduction const& step : round.reductions) last[step.from] = last[step.into] = {};
     for (Finish const& step : round.finishes) {
       std::size_t const number = finish_index++;
       if (step.from == at_rest) continue;
@@ -98,6 +103,7 @@ RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
       timed(Event::Kind::finish, index, step.state, [&] { finish(step); });
     }
     if (moves) timed(Event::Kind::wait, index, -1, [&] { transport_.finish(); });
+    if (!round.reductions.empty()) timed(Event::Kind::wait, index, -1, [&] { reduce(index); });
     if (options_.progress) options_.progress(index + 1, program().rounds());
   }
   transport_.complete("the end of the run");
@@ -121,6 +127,51 @@ Exchange Executor::exchange(std::size_t index) const {
     return list;
   };
   return {.round = index, .sends = messages(round.sends), .receives = messages(round.receives)};
+}
+
+std::size_t Executor::largest_meeting() const {
+  std::size_t largest = 0;
+  for (std::size_t index = 0; index < program().rounds(); ++index) {
+    std::size_t floats = 0;
+    for (Reduction const& step : program().round(index).reductions) {
+      bool const home = step.into != at_rest;
+      floats += (home ? 2 : 1) * row_floats(memory_.state(step.state, at_rest));
+    }
+    largest = std::max(largest, floats);
+  }
+  return largest;
+}
+
+void Executor::reduce(std::size_t index) {
+  Operator const merge = merge_of_rows(plan_.problem.shape.value_dim);
+  ReduceScatter work{.round = index,
+                     .what = "all ranks' states meet at home (reduce-scatter)",
+                     .counts = std::vector<std::size_t>(static_cast<std::size_t>(plan_.ranks())),
+                     .parts = {},
+                     .result = {}};
+  auto const reductions = program().round(index).reductions;
+  float* next = meeting_->data();
+  for (Reduction const& step : reductions) {
+    StateView const part = memory_.state(step.state, step.from);
+    pack_rows(part, next);
+    next += row_floats(part);
+    auto const home = static_cast<std::size_t>(plan_.block(step.state).home);
+    work.counts[home] += row_floats(part) * sizeof(float) / merge.element_bytes;
+  }
+  auto const region = [](float* begin, std::size_t floats) {
+    return Region{reinterpret_cast<std::byte*>(begin), floats * sizeof(float)};
+  };
+  float* result = next;
+  work.parts = region(meeting_->data(), static_cast<std::size_t>(next - meeting_->data()));
+  work.result =
+      region(result, work.counts[static_cast<std::size_t>(rank_)] * merge.element_bytes / sizeof(float));
+  transport_.reduce_scatter(work, merge, meeting_);
+  for (Reduction const& step : reductions) {
+    if (step.into == at_rest) continue;
+    StateView const state = memory_.state(step.state, step.into);
+    unpack_rows(result, state);
+    result += row_floats(state);
+  }
 }
 
 void Executor::fold(std::size_t index) {

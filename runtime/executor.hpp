@@ -24,6 +24,8 @@ class Executor {
 
   [[nodiscard]] std::uint64_t slots_bytes() const { return memory_.slots_bytes(); }
   [[nodiscard]] std::uint64_t fold_plan_bytes() const;
+  /// What reductions are packed in.
+  [[nodiscard]] std::uint64_t reduction_bytes() const { return sizeof(float) * meeting_->size(); }
   /// The kernels that its folds use, each once.
   [[nodiscard]] std::vector<std::string> kernels() const;
 
@@ -32,6 +34,9 @@ class Executor {
 
   [[nodiscard]] Program const& program() const { return plan_.programs[static_cast<std::size_t>(rank_)]; }
   [[nodiscard]] Exchange exchange(std::size_t index) const;
+  /// The largest reductions of any round: all parts of this rank, then its own result.
+  [[nodiscard]] std::size_t largest_meeting() const;
+  void reduce(std::size_t index);
   /// Which folds finish their rows too: those that are the last to touch the state that a finish reads.
   void find_finishing_folds();
   void prepare(Fold const& step, bool finishes);
@@ -53,6 +58,7 @@ class Executor {
   Transport& transport_;
   AttentionOptions const& options_;
   PlanMemory memory_;
+  std::shared_ptr<std::vector<float>> meeting_;  ///< rows of a reduction: this rank's parts, then its result
   /// By query block, key block, and whether the fold finishes.
   std::map<std::tuple<BlockId, BlockId, bool>, std::unique_ptr<FoldPlan>> fold_plans_;
   std::map<std::size_t, Finish> finishing_folds_;  ///< index among the folds → what they do besides

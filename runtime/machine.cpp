@@ -26,6 +26,7 @@ Machine hopper(std::string name, double memory_bytes_per_second) {
           .units = 132,
           .tile_rows = 128,
           .memory_bytes_per_second = memory_bytes_per_second,
+          .merge_bytes_per_second = memory_bytes_per_second,
           .step_seconds = 3e-6,
           .node = {.latency_seconds = 8e-6, .bytes_per_second = 360e9, .message_seconds = 1e-6},
           .network = {.latency_seconds = 15e-6, .bytes_per_second = 48e9, .message_seconds = 1e-6},
@@ -68,6 +69,7 @@ void validate(Machine const& machine) {
   require("tile_rows", machine.tile_rows, false);
   require("edge_keys", machine.edge_keys, true);
   require("memory_bytes_per_second", machine.memory_bytes_per_second, false);
+  require("merge_bytes_per_second", machine.merge_bytes_per_second, false);
   require("step_seconds", machine.step_seconds, true);
   for (auto const& [name, link] :
        {std::pair<std::string, Link const&>{"node", machine.node}, {"network", machine.network}}) {
@@ -77,6 +79,11 @@ void validate(Machine const& machine) {
   }
   require("port_bytes_per_second", machine.port_bytes_per_second, true);
   require("host_seconds_per_byte", machine.host_seconds_per_byte, true);
+  require("round_seconds", machine.round_seconds, true);
+  require("round_share", machine.round_share, true);
+  require("link_share_computing", machine.link_share_computing, false);
+  require("crowd_ranks", machine.crowd_ranks, false);
+  require("alone_speedup", machine.alone_speedup, false);
 }
 
 }  // namespace plait

@@ -59,7 +59,8 @@ Round Program::round(std::size_t index) const {
           .receives = cut(receives, begin.receives, end.receives),
           .folds = cut(folds, begin.folds, end.folds),
           .merges = cut(merges, begin.merges, end.merges),
-          .finishes = cut(finishes, begin.finishes, end.finishes)};
+          .finishes = cut(finishes, begin.finishes, end.finishes),
+          .reductions = cut(reductions, begin.reductions, end.reductions)};
 }
 
 }  // namespace plait

@@ -34,15 +34,23 @@ std::vector<NamedLayouts> layouts_to_weigh(std::string_view asked, Mask const& m
   return found;
 }
 
+/// The variants of the strategies that `asked` allows.
 std::vector<std::string> names_to_weigh(std::string_view asked, Problem const& problem, Group const& group) {
-  if (asked != "auto" && asked.find(':') != std::string_view::npos) return {std::string(asked)};
+  bool const exact = asked != "auto" && asked.find(':') != std::string_view::npos;
+  if (exact && group.reduce == Reduce::p2p) return {std::string(asked)};
   std::vector<std::string> names;
   for (Strategy const& strategy : strategies()) {
-    if (asked != "auto" && asked != strategy.name) continue;
-    for (std::string& name : strategy.variants(problem, group)) names.push_back(std::move(name));
+    if (asked != "auto" && &strategy != &strategy_of(asked)) continue;  // throws: unknown
+    if (group.reduce == Reduce::native && !strategy.reduces_natively) continue;
+    for (std::string& name : strategy.variants(problem, group)) {
+      if (!exact || name == asked) names.push_back(std::move(name));
+    }
   }
-  if (names.empty()) (void)strategy_of(asked);  // throws: unknown
-  return names;
+  if (!names.empty()) return names;
+  throw InvalidProblem(
+      fmt::format("strategy '{}' has no native reduction: its states do not all meet at home in one round; "
+                  "those of tree:native do",
+                  asked));
 }
 
 /// Least predicted time, then fewest bytes.
@@ -51,10 +59,10 @@ using Cost = std::tuple<double, std::uint64_t>;
 }  // namespace
 
 Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
-                   Machine const& machine) {
+                   Machine const& machine, Reduce reduce) {
   validate(problem);
-  std::vector<std::string> const names =
-      names_to_weigh(strategy, problem, {.ranks = ranks, .ranks_per_node = machine.ranks_per_node});
+  std::vector<std::string> const names = names_to_weigh(
+      strategy, problem, {.ranks = ranks, .ranks_per_node = machine.ranks_per_node, .reduce = reduce});
   std::optional<Choice> best;
   Cost best_cost;
   std::vector<Candidate> candidates;

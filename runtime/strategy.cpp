@@ -49,10 +49,12 @@ constexpr std::array table{
              .variants = ulysses_variants},
     Strategy{
         .name = "tree",
-        .form = "tree[:direct]",
-        .summary = "for few queries: they go to all keys at once, and states merge on a tree, or at home",
+        .form = "tree[:log|:direct|:native]",
+        .summary =
+            "for few queries: they go to all keys at once, and states merge on a tree, or straight at home",
         .make = tree_plan,
-        .variants = tree_variants},
+        .variants = tree_variants,
+        .reduces_natively = true},
     Strategy{.name = "hierarchical",
              .form = "hierarchical:NODESxRANKS",
              .summary = "the ring in two levels: an inner ring within each node, an outer ring between nodes",
@@ -61,6 +63,10 @@ constexpr std::array table{
 };
 
 }  // namespace
+
+std::string_view name(Reduce reduce) {
+  return reduce == Reduce::native ? "native" : "p2p";
+}
 
 std::span<Strategy const> strategies() {
   return table;

@@ -3,52 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
+#include <array>
 #include <tuple>
 #include <utility>
 
+#include "slot_content.hpp"
+
 namespace plait {
 namespace {
-
-/// What a slot holds, symbolically.
-struct Content {
-  std::optional<Block> block;   ///< as which it is laid out; nothing if never written
-  std::vector<Slice> parts;     ///< the rows of it that are there: disjoint, ascending, neighbours joined
-  std::vector<BlockId> folded;  ///< of a state: the key/value blocks in it, with repetition
-
-  [[nodiscard]] bool has(Slice rows) const {
-    return rows.empty() || std::ranges::any_of(parts, [&](Slice part) { return part.contains(rows); });
-  }
-  void add(Slice rows) {
-    auto const at = std::ranges::lower_bound(parts, rows.begin, {}, &Slice::begin);
-    auto part = parts.insert(at, rows);
-    if (part != parts.begin() && std::prev(part)->end == part->begin) {
-      part = parts.erase(part);
-      (--part)->end = rows.end;
-    }
-    if (std::next(part) != parts.end() && std::next(part)->begin == part->end) {
-      part->end = std::next(part)->end;
-      parts.erase(std::next(part));
-    }
-  }
-  void remove(Slice rows) {
-    std::vector<Slice> left;
-    for (Slice const part : parts) {
-      Slice const before{part.begin, std::min(part.end, rows.begin)};
-      Slice const after{std::max(part.begin, rows.end), part.end};
-      if (!before.empty()) left.push_back(before);
-      if (!after.empty()) left.push_back(after);
-    }
-    parts = std::move(left);
-  }
-};
-
-/// A block on its way to a rank, or its final rows on their way home (at rest).
-struct Arrival {
-  int rank;
-  Transfer receive;
-  Content content;
-};
 
 /// Executes all programs side by side and collects what breaks a law.
 class Verifier {
@@ -101,7 +63,7 @@ class Verifier {
       Program::Cut const end = mine.ends.empty() ? Program::Cut{} : mine.ends.back();
       bool const cut_right = end.sends == mine.sends.size() && end.receives == mine.receives.size() &&
                              end.folds == mine.folds.size() && end.merges == mine.merges.size() &&
-                             end.finishes == mine.finishes.size();
+                             end.finishes == mine.finishes.size() && end.reductions == mine.reductions.size();
       if (!cut_right) fault(Law::matching, rank, "steps lie outside the rounds");
       auto const operand = [&](BlockId id, Tensor tensor, SlotId slot, bool may_rest) {
         bool const placed = (may_rest && slot == at_rest) || is_slot(rank, slot);
@@ -137,6 +99,10 @@ class Verifier {
         operand(finish.state, Tensor::state, finish.from, true);
         operand(finish.out, Tensor::out, finish.into, true);
       }
+      for (Reduction const& reduction : mine.reductions) {
+        operand(reduction.state, Tensor::state, reduction.from, true);
+        operand(reduction.state, Tensor::state, reduction.into, true);
+      }
       contents_.emplace_back(mine.slots.size());
       ended_.emplace_back();
       largest_.emplace_back(mine.slots.size(), 0);
@@ -145,6 +111,7 @@ class Verifier {
   }
 
   void play_round() {
+    if (reduces()) return reduce();
     check_matching();
     for (int rank = 0; rank < plan_.ranks(); ++rank) check_overwriting(rank);
     // What sends carry is what lies there when the round begins; it arrives when the round ends.
@@ -157,6 +124,52 @@ class Verifier {
       for (Finish const& finish : round.finishes) play(rank, finish);
     }
     for (Arrival& arrival : arrivals) arrive(arrival.rank, arrival.receive, std::move(arrival.content));
+  }
+
+  [[nodiscard]] bool reduces() const {
+    return std::ranges::any_of(plan_.programs,
+                               [&](Program const& mine) { return !mine.round(round_).reductions.empty(); });
+  }
+
+  /// A round of reductions: every rank lists the same blocks, those of one home after the other, and nothing
+  /// else.
+  void reduce() {
+    auto const first = program(0).round(round_).reductions;
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      Round const round = program(rank).round(round_);
+      if (!round.sends.empty() || !round.receives.empty() || !round.folds.empty() || !round.merges.empty() ||
+          !round.finishes.empty()) {
+        return fault(Law::matching, rank, "other steps in a round with reductions");
+      }
+      if (!std::ranges::equal(round.reductions, first, {}, &Reduction::state, &Reduction::state)) {
+        return fault(Law::matching, rank, "its reductions are not those of rank 0");
+      }
+    }
+    if (!std::ranges::is_sorted(first, {},
+                                [&](Reduction const& one) { return plan_.block(one.state).home; })) {
+      return fault(Law::matching, 0, "reductions are not in the order of their homes");
+    }
+    for (std::size_t index = 0; index < first.size(); ++index) reduce(index);
+  }
+
+  /// One reduction: the parts of all ranks meet at home.
+  void reduce(std::size_t index) {
+    Block const& state = plan_.block(program(0).round(round_).reductions[index].state);
+    Content met{.block = state, .parts = {state.slice}, .folded = {}};
+    SlotId into = at_rest;
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      Reduction const& step = program(rank).round(round_).reductions[index];
+      if ((step.into != at_rest) != (rank == state.home)) {
+        return fault(Law::homecoming, rank, "{} is reduced elsewhere than at home", describe(state));
+      }
+      if (rank == state.home) into = step.into;
+      if (step.from == at_rest) continue;
+      if (!resident(rank, state, step.from, "reduction")) return;
+      auto const more = take(rank, step.from, state.slice).folded;
+      met.folded.insert(met.folded.end(), more.begin(), more.end());
+    }
+    if (into == at_rest) return fault(Law::homecoming, 0, "{} has no home", describe(state));
+    hold(state.home, into, std::move(met));
   }
 
   void arrive(int rank, Transfer const& receive, Content content) {
@@ -467,19 +480,9 @@ class Verifier {
 }  // namespace
 
 std::string_view name(Law law) {
-  switch (law) {
-    case Law::coverage:
-      return "coverage";
-    case Law::residency:
-      return "residency";
-    case Law::matching:
-      return "matching";
-    case Law::homecoming:
-      return "homecoming";
-    case Law::memory:
-      return "memory";
-  }
-  __builtin_unreachable();
+  constexpr std::array<std::string_view, 5> names = {"coverage", "residency", "matching", "homecoming",
+                                                     "memory"};
+  return names[static_cast<std::size_t>(law)];
 }
 
 std::vector<Violation> verify(Plan const& plan, std::size_t most) {

@@ -9,6 +9,10 @@ std::vector<std::uint64_t> sent_per_peer(Plan const& plan, int rank) {
   for (Transfer const& send : plan.programs[static_cast<std::size_t>(rank)].sends) {
     sent[static_cast<std::size_t>(send.peer)] += bytes(plan.block(send.block), plan.problem.shape);
   }
+  for (Reduction const& reduction : plan.programs[static_cast<std::size_t>(rank)].reductions) {
+    Block const& state = plan.block(reduction.state);
+    if (state.home != rank) sent[static_cast<std::size_t>(state.home)] += bytes(state, plan.problem.shape);
+  }
   return sent;
 }
 
@@ -19,9 +23,19 @@ Volume volume(Plan const& plan) {
     for (Transfer const& transfer : transfers) all += bytes(plan.block(transfer.block), plan.problem.shape);
     return all;
   };
-  for (Program const& program : plan.programs) {
+  for (int rank = 0; rank < plan.ranks(); ++rank) {
+    Program const& program = plan.programs[static_cast<std::size_t>(rank)];
     total.sent.push_back(sum(program.sends));
     total.received.push_back(sum(program.receives));
+    for (Reduction const& reduction : program.reductions) {
+      Block const& state = plan.block(reduction.state);
+      std::uint64_t const one = bytes(state, plan.problem.shape);
+      if (state.home == rank) {
+        total.received.back() += one * static_cast<std::uint64_t>(plan.ranks() - 1);
+      } else {
+        total.sent.back() += one;
+      }
+    }
     total.slots.push_back(std::accumulate(program.slots.begin(), program.slots.end(), std::uint64_t{0}));
   }
   return total;

@@ -26,7 +26,8 @@ Index edge_rows(Band const& band) {
   return static_cast<Index>(std::clamp(ends, 0.0, rows) + std::clamp(begins, 0.0, rows));
 }
 
-Reach reach(Mask const& mask, Slice q, Slice kv) {
+Reach reach(Mask const& mask, Slice q, Slice kv, Index area) {
+  if (area > 0 && area == q.size() * kv.size()) return {q, kv};  // nothing is cut off
   std::vector<Band> const bands = mask.restricted(q, kv);
   if (bands.empty()) return {};
   Reach reach{bands.front().q, bands.front().kv};
@@ -42,9 +43,10 @@ Reach reach(Mask const& mask, Slice q, Slice kv) {
 
 FoldWork fold_work(Problem const& problem, Block const& q, Block const& kv, Start start) {
   Shape const& shape = problem.shape;
-  auto const pairs = static_cast<double>(problem.mask.area(q.slice, kv.slice));
+  Index const area = problem.mask.area(q.slice, kv.slice);
+  auto const pairs = static_cast<double>(area);
   auto const heads = static_cast<double>(shape.batch * q.heads.size() * shape.group());
-  auto const [rows, keys, edges] = reach(problem.mask, q.slice, kv.slice);
+  auto const [rows, keys, edges] = reach(problem.mask, q.slice, kv.slice, area);
   auto const bytes_of = [&](Tensor tensor, Slice slice, HeadRange of) {
     return static_cast<double>(bytes({.tensor = tensor, .slice = slice, .heads = of}, shape));
   };
@@ -79,7 +81,11 @@ double finish_bytes(Block const& state, Block const& out, Shape const& shape) {
   return static_cast<double>(bytes(state, shape)) + static_cast<double>(bytes(out, shape));
 }
 
-double step_seconds(double bytes, Machine const& machine) {
+double merge_seconds(double bytes, Machine const& machine) {
+  return machine.step_seconds + bytes / machine.merge_bytes_per_second;
+}
+
+double finish_seconds(double bytes, Machine const& machine) {
   return machine.step_seconds + bytes / machine.memory_bytes_per_second;
 }
 

@@ -1,8 +1,14 @@
-"""The truth harness's verdicts: rows of predicted against measured, as CSV and as Markdown."""
+"""The truth harness's verdicts: rows of predicted against measured, as CSV and as Markdown.
+
+    python3 bench/truth/report.py bench/results/truth      all set-ups in a folder, each in a folder of its own, summed up
+"""
 
 import csv
 import dataclasses
+import json
+import pathlib
 import statistics
+import sys
 
 NEAR = 1.05  # a pick this close to the best measured time is as good as it
 
@@ -28,6 +34,11 @@ class Row:
     def error(self):
         """Predicted over measured, less 1."""
         return self.predicted_seconds / self.measured_seconds - 1
+
+    @property
+    def spread(self):
+        """By how much the medians of identical jobs differ: what no prediction can do better than."""
+        return (max(self.seconds) - min(self.seconds)) / self.measured_seconds
 
     @property
     def bytes_equal(self):
@@ -56,6 +67,20 @@ class Case:
     def regret(self):
         """The pick's measured time over the best measured one's: 1 = nothing was faster."""
         return self.picked.measured_seconds / self.best.measured_seconds
+
+
+def save(path, cases):
+    path.write_text(json.dumps([dataclasses.asdict(case) for case in cases], indent=1) + "\n")
+
+
+def load(path, names=None):
+    """The cases of these names (default: all) that a file holds, if there is one, by name."""
+    found = {}
+    for case in json.loads(path.read_text()) if path.exists() else []:
+        if names is None or case["name"] in names:
+            rows = [Row(**row) for row in case["rows"]]
+            found[case["name"]] = Case(**case | {"rows": rows, "refused": [tuple(one) for one in case["refused"]]})
+    return found
 
 
 def write_csv(path, cases, network):
@@ -89,6 +114,9 @@ def summary(cases):
         "median_error": statistics.median(abs(row.error) for row in rows),
         "worst_error": worst.error,
         "worst_row": f"{worst.case}: {name(worst)}",
+        "within_25": sum(abs(row.error) < 0.25 for row in rows),
+        "median_spread": statistics.median(row.spread for row in rows),
+        "worst_spread": max(row.spread for row in rows),
         "cases": len(cases),
         "near": sum(case.regret <= NEAR for case in cases),
         "worst_regret": max(case.regret for case in cases),
@@ -105,7 +133,9 @@ def markdown(cases, network, facts):
         "",
         f"- **Bytes**: planned and moved are equal, rank by rank, for {total['bytes_equal']} of {total['rows']} plans.",
         f"- **Time**: the prediction is off by {total['median_error']:.0%} (median of the absolute error), at worst by "
-        f"{total['worst_error']:+.0%} ({total['worst_row']}).",
+        f"{total['worst_error']:+.0%} ({total['worst_row']}); {total['within_25']} of {total['rows']} within 25%.",
+        f"- **Noise**: the medians of identical jobs differ by {total['median_spread']:.0%} (median), at most by "
+        f"{total['worst_spread']:.0%}.",
         f"- **Pick**: the planner's own choice is within {NEAR - 1:.0%} of the best measured plan in {total['near']} of "
         f"{total['cases']} cases; at worst it takes {total['worst_regret']:.2f} times as long.",
         "",
@@ -133,3 +163,30 @@ def markdown(cases, network, facts):
         for strategy, reason in case.refused:
             lines += ["", f"Refused: `{strategy}`: {reason}."]
     return "\n".join(lines) + "\n"
+
+
+def overview(setups):
+    """One row a set-up, and one for all: setups is their cases by name."""
+    everything = [case for cases in setups.values() for case in cases]
+    lines = ["# Predicted against measured: all set-ups", "",
+             "Each row sums up the cases of one set-up (its tables are in the folder of that name). Errors are of the predicted time;",
+             f"noise is by how much medians of identical jobs differ; a pick is near if it takes at most {NEAR} times the best measured.", "",
+             "| set-up | cases | plans | bytes equal | median error | worst | within 25% | noise, median | noise, worst | picks near | worst pick |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    for name, cases in [*setups.items(), ("all", everything)]:
+        total = summary(cases)
+        lines.append(f"| {name} | {total['cases']} | {total['rows']} | {total['bytes_equal']} | {total['median_error']:.1%} | "
+                     f"{total['worst_error']:+.0%} | {total['within_25']} | {total['median_spread']:.1%} | {total['worst_spread']:.0%} | "
+                     f"{total['near']} of {total['cases']} | {total['worst_regret']:.2f} |")
+    lines += ["", "| strategy | plans | median error | median of error, signed | worst |", "|---|---|---|---|---|"]
+    rows = [row for case in everything for row in case.rows]
+    for strategy in dict.fromkeys(row.strategy.split(":")[0] for row in rows):
+        errors = [row.error for row in rows if row.strategy.split(":")[0] == strategy]
+        lines.append(f"| `{strategy}` | {len(errors)} | {statistics.median(map(abs, errors)):.1%} | "
+                     f"{statistics.median(errors):+.1%} | {max(errors, key=abs):+.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(overview({path.parent.name: list(load(path).values())
+                    for path in sorted(pathlib.Path(sys.argv[1]).glob("*/truth.json"))}), end="")

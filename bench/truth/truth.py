@@ -5,11 +5,12 @@ Makes hosts on one machine (network namespaces, tests/network/hosts.sh) whose li
 machine there (`plait calibrate`), and then, for each case (tokens, heads, mask), runs every plan that `plait plan`
 weighs, several times and in turn (round robin: this machine's speed drifts), with `plait attend`. Compares the bytes
 moved with those planned, the median time with the predicted one, and the planner's pick with the best measured plan.
-Writes truth.csv and truth.md, and the machine, to a folder. Needs root, iproute2, mpirun and build/bin/plait; exits with
-77 where hosts cannot be made. Leaves no namespace behind, also after a failure or an interrupt.
+Writes truth.csv, truth.md and what was measured (truth.json), and the machine, to a folder; cases that are measured
+again replace those there. Needs root, iproute2, mpirun and build/bin/plait; exits with 77 where hosts cannot be made.
+Leaves no namespace behind, also after a failure or an interrupt.
 
-    python3 bench/truth/truth.py                                         2 hosts, 1 Gbit/s: about ten minutes
-    python3 bench/truth/truth.py --hosts 4 --rate 4gbit --out FOLDER
+    python3 bench/truth/truth.py                                         2 hosts, 1 Gbit/s: about twenty minutes
+    python3 bench/truth/truth.py --hosts 4 --rate 4gbit --cases 0,3..5 --out FOLDER
 """
 
 import argparse
@@ -21,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import report
 
@@ -75,6 +77,17 @@ def problems(sizes):
     return [*masked, few_queries]
 
 
+def busy_share(seconds=0.3):
+    """The share of the cores that are in use, while we use none."""
+    def busy():
+        with open("/proc/stat") as file:
+            user, nice, system, _, _, irq, softirq, *_ = map(int, file.readline().split()[1:])
+        return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    start, before = time.monotonic(), busy()
+    time.sleep(seconds)
+    return (busy() - before) / (time.monotonic() - start) / os.cpu_count()
+
+
 class Bench:
     """Runs plait on the hosts (jobs) and beside them (plans); meant for the first host."""
 
@@ -83,6 +96,20 @@ class Bench:
         self.launcher = os.environ["PLAIT_RANKS"]
         self.ranks = asked.hosts * asked.ranks_per_host
         self.machine_words = []
+        self.disturbed = 0  # jobs that were measured although others used the cores
+
+    def quiet(self, work):
+        """What `work` returns, begun when the cores are idle and, a few times at most, done again if they are not after."""
+        attempts, patience = 4, 60
+        for _ in range(attempts):
+            end = time.monotonic() + patience
+            while busy_share() > self.asked.others and time.monotonic() < end:
+                time.sleep(1)
+            found = work()
+            if busy_share() <= self.asked.others:
+                return found
+        self.disturbed += 1
+        return found
 
     def plait(self, *words, on_hosts=False):
         command = [self.launcher] if on_hosts else []
@@ -106,9 +133,10 @@ class Bench:
             return "machine: " + " ".join(map(str, self.machine_words)) + " (not calibrated)"
         path = self.asked.out / "machine.json"
         # As the cases below are run.
-        self.plait("calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path, on_hosts=True)
+        words = ["calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path]
+        self.quiet(lambda: self.plait(*words, on_hosts=True))
         self.machine_words = ["--machine", path]
-        return "machine calibrated there before each case"
+        return "machine calibrated there before each case" + (" or few" if self.asked.calibrate == "first" else "")
 
     def plan(self, problem):
         """What the planner weighs for these ranks, and what it takes."""
@@ -119,7 +147,7 @@ class Bench:
         """The JSON report of one job: several runs of one plan."""
         words = ["attend", "--input", source, *problem.mask_words, "--strategy", candidate["strategy"], "--layout",
                  candidate["layout"], "--threads", 1, "--repeat", self.asked.repeat, "--json", "-"]
-        return json.loads(self.plait(*words, on_hosts=True))
+        return json.loads(self.quiet(lambda: self.plait(*words, on_hosts=True)))
 
     def measure(self, problem):
         """A report.Case. @raise RuntimeError if a job fails: bytes that differ from the plan's are one way to"""
@@ -127,8 +155,7 @@ class Bench:
         source = self.folder / "input.safetensors"
         self.plait("generate", *problem.shape_words, "--output", source)
         able = [candidate for candidate in plan["candidates"] if not candidate["refused"]]
-        most = self.asked.within * min(candidate["predicted_seconds"] for candidate in able)
-        measured = [candidate for candidate in able if candidate["predicted_seconds"] <= most]
+        measured = worth_measuring(able, self.asked.within)
         rows = [report.Row(case=problem.name, strategy=candidate["strategy"], layout=candidate["layout"],
                            predicted_seconds=candidate["predicted_seconds"],
                            picked=(candidate["strategy"], candidate["layout"]) == (plan["strategy"], plan["layout"]),
@@ -145,6 +172,17 @@ class Bench:
                                            for candidate in plan["candidates"] if candidate["refused"]}))
 
 
+def worth_measuring(candidates, within):
+    """Those predicted to take no more than so many times the best, and each strategy's best: the rest cannot win."""
+    by_time = sorted(candidates, key=lambda candidate: candidate["predicted_seconds"])
+    best_of_each = {}
+    for candidate in by_time:
+        best_of_each.setdefault(candidate["strategy"].split(":")[0], candidate)
+    most = within * by_time[0]["predicted_seconds"]
+    return [candidate for candidate in candidates
+            if candidate["predicted_seconds"] <= most or candidate in best_of_each.values()]
+
+
 def can_calibrate(plait):
     return subprocess.run([plait, "calibrate", "--help"], capture_output=True).returncode == 0
 
@@ -158,16 +196,21 @@ def inside(asked):
         bench = Bench(asked, folder)
         facts = (f"medians of {asked.rounds} jobs, each the median of {asked.repeat} runs, all plans of a case in turn; "
                  f"{bench.calibrate()}")
-        cases = []
-        for problem in problems(asked.sizes):
-            if cases:
+        every = problems(asked.sizes)
+        found = report.load(asked.out / "truth.json", {problem.name for problem in every})
+        chosen = asked.cases or range(len(every))
+        for index in chosen:
+            if index != chosen[0] and asked.calibrate == "each":
                 bench.calibrate()  # again: what others do on this machine meanwhile changes its speed
-            case = bench.measure(problem)
-            cases.append(case)
+            case = bench.measure(every[index])
+            found[case.name] = case
+            cases = [found[problem.name] for problem in every if problem.name in found]
+            report.save(asked.out / "truth.json", cases)
             report.write_csv(asked.out / "truth.csv", cases, network)
             (asked.out / "truth.md").write_text(report.markdown(cases, network, facts))
             print(f"{case.name}: {len(case.rows)} plans; picked {report.name(case.picked)}, "
-                  f"{case.regret:.2f} times the best measured, {report.name(case.best)}", flush=True)
+                  f"{case.regret:.2f} times the best measured, {report.name(case.best)}; {bench.disturbed} jobs disturbed",
+                  flush=True)
     print(json.dumps(report.summary(cases), indent=2))
     return 0 if all(row.bytes_equal for case in cases for row in case.rows) else 1
 
@@ -189,6 +232,15 @@ def on_hosts(words, asked):
     return 128 + stopped[0] if stopped else code
 
 
+def numbers(text):
+    """"0,3..5" as [0, 3, 4, 5]."""
+    found = []
+    for item in text.split(","):
+        first, _, last = item.partition("..")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
 def parse(words):
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--hosts", type=int, default=2, help="hosts (default 2)")
@@ -197,8 +249,13 @@ def parse(words):
     flags.add_argument("--rounds", type=int, default=3, help="jobs of each plan (default 3)")
     flags.add_argument("--repeat", type=int, default=5, help="runs of each job (default 5)")
     flags.add_argument("--sizes", choices=("usual", "tiny"), default="usual", help="tiny: a test of this script")
-    flags.add_argument("--within", type=float, default=3.0,
-                       help="measure plans predicted within so many times the best (default 3)")
+    flags.add_argument("--cases", type=numbers, help="their numbers from 0 on, as in 0,3..5 (default all)")
+    flags.add_argument("--calibrate", choices=("each", "first"), default="each",
+                       help="before each case, or the first alone (default each)")
+    flags.add_argument("--within", type=float, default=1.3,
+                       help="measure plans predicted within so many times the best, and each strategy's best (default 1.3)")
+    flags.add_argument("--others", type=float, default=0.15,
+                       help="wait, and measure again, up to 3 times, while other programs use more of the cores (default 0.15)")
     flags.add_argument("--limit", type=float, default=120.0, help="longest job in seconds (default 120)")
     flags.add_argument("--machine", help="predict for this machine (as plait plan takes it) instead of a calibrated one")
     for name, value in (("fold-rate", 40e9), ("bandwidth", 100e6), ("latency", 300e-6)):

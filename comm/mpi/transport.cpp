@@ -7,6 +7,7 @@
 
 #include "exchange.hpp"
 #include "gathering.hpp"
+#include "reduction.hpp"
 
 namespace plait {
 namespace {
@@ -50,6 +51,16 @@ class MpiTransport : public Transport {
     exchange->add_traffic(traffic_);
     auto const flights = exchange->flights();
     flights_.insert(flights_.end(), flights.begin(), flights.end());
+  }
+
+  void reduce_scatter(ReduceScatter const& work, Operator const& combine,
+                      std::shared_ptr<void> keep_alive) override {
+    if (current_)
+      throw std::logic_error("a transport's reduction is started before its exchange is finished");
+    auto const reduction = std::make_shared<Reduction>(world_.thread(), communicator_, work, combine, naming_,
+                                                       std::move(keep_alive));
+    world_.thread().run(reduction);
+    reduction->add_traffic(traffic_);
   }
 
   void complete(std::string const&) override {}  // finish has waited

@@ -1,6 +1,7 @@
 #include "plait/plan_builder.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace plait {
@@ -89,18 +90,18 @@ bool PlanBuilder::rank_serves(int rank, BlockId q) const {
 SlotId PlanBuilder::acquire(int rank, BlockId id) {
   std::uint64_t const need = bytes(block(id), plan_.problem.shape);
   auto& slots = at(rank_states_, rank).slots;
-  // The smallest free slot that is large enough, else the largest free one, else a new one.
-  Slot* best = nullptr;
-  for (Slot& candidate : slots) {
-    if (!candidate.free) continue;
-    bool const better =
-        best == nullptr || (best->bytes < need ? candidate.bytes > best->bytes
-                                               : candidate.bytes >= need && candidate.bytes < best->bytes);
-    if (better) best = &candidate;
+  auto& free = at(rank_states_, rank).free;
+  if (free.empty()) {
+    slots.push_back({.bytes = need, .holds_state = false});
+    return static_cast<SlotId>(slots.size() - 1);
   }
-  if (best == nullptr) best = &slots.emplace_back();
-  *best = {.bytes = std::max(best->bytes, need), .free = false, .holds_state = false};
-  return static_cast<SlotId>(best - slots.data());
+  // The smallest free slot that is large enough, else the largest.
+  auto best = free.lower_bound({need, 0});
+  if (best == free.end()) best = free.lower_bound({std::prev(best)->first, 0});
+  auto const [size, slot] = *best;
+  free.erase(best);
+  at(slots, slot) = {.bytes = std::max(size, need), .holds_state = false};
+  return slot;
 }
 
 void PlanBuilder::release(int rank, SlotId id) {
@@ -154,6 +155,19 @@ void PlanBuilder::merge(int rank, BlockId q, SlotId from, SlotId into) {
       .merges.push_back({.state = state_of(q), .from = from, .into = into, .start = start_of(rank, into)});
 }
 
+void PlanBuilder::reduce_at_home(BlockId q, std::vector<SlotId> const& parts) {
+  int const home = block(q).home;
+  SlotId const into = home_state(home, q);
+  SlotId const own = start_of(home, into) == Start::carried ? into : at_rest;
+  for (int rank = 0; rank < ranks(); ++rank) {
+    bool const is_home = rank == home;
+    at(plan_.programs, rank)
+        .reductions.push_back({.state = state_of(q),
+                               .from = is_home ? own : parts[static_cast<std::size_t>(rank)],
+                               .into = is_home ? into : at_rest});
+  }
+}
+
 void PlanBuilder::finish(int rank, BlockId q, SlotId from, SlotId into) {
   at(plan_.programs, rank)
       .finishes.push_back({.state = state_of(q), .from = from, .out = out_of(q), .into = into});
@@ -166,9 +180,10 @@ void PlanBuilder::end_round() {
                             .receives = static_cast<std::uint32_t>(program.receives.size()),
                             .folds = static_cast<std::uint32_t>(program.folds.size()),
                             .merges = static_cast<std::uint32_t>(program.merges.size()),
-                            .finishes = static_cast<std::uint32_t>(program.finishes.size())});
+                            .finishes = static_cast<std::uint32_t>(program.finishes.size()),
+                            .reductions = static_cast<std::uint32_t>(program.reductions.size())});
     RankState& state = at(rank_states_, rank);
-    for (SlotId const id : state.released) slot(rank, id).free = true;
+    for (SlotId const id : state.released) state.free.emplace(slot(rank, id).bytes, id);
     state.released.clear();
   }
 }
@@ -210,6 +225,7 @@ Plan PlanBuilder::finish_at_home() && {
       finish(rank, q, home_states_[static_cast<std::size_t>(q)], at_rest);
     }
     if (program.ends.empty()) program.ends.emplace_back();
+    if (!program.round(program.rounds() - 1).reductions.empty()) program.ends.push_back(program.ends.back());
     program.ends.back().finishes = static_cast<std::uint32_t>(program.finishes.size());
   }
   return std::move(*this).done();

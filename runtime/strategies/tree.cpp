@@ -1,6 +1,6 @@
 // Tree: few queries, sharded keys. Each query block goes to the ranks whose keys it sees, is folded there at
-// once, and the states are merged on their way back: in ⌈log2⌉ steps ("tree"), or all at the home
-// ("tree:direct").
+// once, and the states are merged on their way back: in ⌈log2⌉ steps ("tree:log"), or all at the home, by
+// messages ("tree:direct") or by MPI's reduce-scatter ("tree:native").
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -37,9 +37,12 @@ std::vector<Visit> visits(PlanBuilder const& plan) {
   return found;
 }
 
+/// How states come home.
+enum class Return : std::uint8_t { log, direct, native };
+
 class Tree {
  public:
-  Tree(PlanBuilder& plan, bool direct) : plan_(plan), direct_(direct), visits_(visits(plan)) {
+  Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by), visits_(visits(plan)) {
     for (Visit const& visit : visits_) most_ = std::max(most_, visit.size());
   }
 
@@ -55,6 +58,7 @@ class Tree {
     }
     for (Visit& visit : visits_) fold(visit, folded, most_);
     plan_.end_round();
+    if (return_ == Return::native) return reduce();
     for (auto reach = reaches.rbegin(); reach != reaches.rend(); ++reach) {
       std::vector<Returned> returned;
       for (Visit& visit : visits_) collect(visit, *reach, returned);
@@ -72,9 +76,11 @@ class Tree {
   };
 
   /// How many ranks of a visit have the queries after another round.
-  [[nodiscard]] std::size_t next(std::size_t reach) const { return direct_ ? most_ : 2 * reach; }
+  [[nodiscard]] std::size_t next(std::size_t reach) const {
+    return return_ == Return::log ? 2 * reach : most_;
+  }
   [[nodiscard]] std::size_t parent(std::size_t index, std::size_t reach) const {
-    return direct_ ? 0 : index - reach;
+    return return_ == Return::log ? index - reach : 0;
   }
 
   /// The ranks that have the queries send them on.
@@ -124,8 +130,21 @@ class Tree {
     plan_.release(rank, back.slot);
   }
 
+  /// All states of queries that went anywhere meet at home, in one collective.
+  void reduce() {
+    for (Visit const& visit : visits_) {
+      if (visit.size() == 1) continue;
+      std::vector<SlotId> parts(static_cast<std::size_t>(plan_.ranks()), at_rest);
+      for (std::size_t i = 1; i < visit.size(); ++i) {
+        parts[static_cast<std::size_t>(visit.ranks[i])] = visit.states[i];
+      }
+      plan_.reduce_at_home(visit.q, parts);
+    }
+    plan_.end_round();
+  }
+
   PlanBuilder& plan_;
-  bool direct_;
+  Return return_;
   std::vector<Visit> visits_;
   std::size_t most_ = 1;  ///< ranks of a visit
 };
@@ -133,17 +152,22 @@ class Tree {
 }  // namespace
 
 Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
-  if (!arguments.empty() && arguments != "direct") {
-    throw InvalidProblem(fmt::format("strategy 'tree:{}': must be tree or tree:direct", arguments));
+  if (arguments.empty()) arguments = "log";
+  if (arguments != "log" && arguments != "direct" && arguments != "native") {
+    throw InvalidProblem(
+        fmt::format("strategy 'tree:{}': must be tree:log, tree:direct or tree:native", arguments));
   }
-  bool const direct = !arguments.empty();
-  PlanBuilder plan(problem, layouts, direct ? "tree:direct" : "tree");
-  Tree(plan, direct).write();
+  Return const by = arguments == "log"      ? Return::log
+                    : arguments == "direct" ? Return::direct
+                                            : Return::native;
+  PlanBuilder plan(problem, layouts, fmt::format("tree:{}", arguments));
+  Tree(plan, by).write();
   return std::move(plan).finish_at_home();
 }
 
-std::vector<std::string> tree_variants(Problem const&, Group const&) {
-  return {"tree", "tree:direct"};
+std::vector<std::string> tree_variants(Problem const&, Group const& group) {
+  if (group.reduce == Reduce::native) return {"tree:native"};
+  return {"tree:log", "tree:direct"};
 }
 
 }  // namespace plait

@@ -18,6 +18,7 @@ TRUTH = pathlib.Path(__file__).resolve().parents[2] / "bench/truth"
 sys.path.insert(0, str(TRUTH))
 sys.dont_write_bytecode = True
 import report  # noqa: E402
+import truth as harness  # noqa: E402
 
 
 def row(strategy, predicted, seconds, picked=False, moved=(4, 4)):
@@ -36,10 +37,29 @@ def check_report():
     assert total["rows"] == 4 and total["bytes_equal"] == 3 and total["near"] == 1 and total["worst_regret"] == 2.0
     # Absolute errors: 0, 25%, 25%, 75%.
     assert abs(total["median_error"] - 0.25) < 1e-12 and abs(total["worst_error"] - 0.75) < 1e-12, total
+    assert right.rows[0].spread == (9.0 - 0.8) / 1.0 and total["worst_spread"] == right.rows[0].spread
+    assert total["within_25"] == 1, total  # 25% is not below 25%
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "cases.json")
+        assert report.load(path, {"right"}) == {}
+        report.save(path, [right, wrong])
+        assert list(report.load(path, {"right", "other"}).items()) == [("right", right)]
+    overview = report.overview({"here": [right], "there": [wrong]})
+    for words in ("| here | 1 | 2 | 2 |", "| there | 1 | 2 | 1 |", "| all | 2 | 4 | 3 | 25.0% | +75% | 1 |", "| `passq` | 1 | 75.0% |"):
+        assert words in overview, (words, overview)
     text = report.markdown([right, wrong], {"hosts": 2, "ranks": 2, "rate": "1gbit"}, "facts")
     for words in ("equal, rank by rank, for 3 of 4", "within 5% of the best measured plan in 1 of 2", "2.00 **!**",
                   "**NO**", "+75%", "Refused: `ulysses`: one head", "Not measured: 1 plans"):
         assert words in text, (words, text)
+
+
+def check_choice():
+    """What is measured: what comes near the best prediction, and each strategy's best."""
+    seconds = {"ring": 1.0, "mesh:2x1": 1.2, "mesh:1x2": 1.5, "passq": 3.0, "tree:log": 5.0, "tree:direct": 4.0}
+    candidates = [{"strategy": name, "predicted_seconds": value} for name, value in seconds.items()]
+    chosen = [one["strategy"] for one in harness.worth_measuring(candidates, 1.3)]
+    assert chosen == ["ring", "mesh:2x1", "passq", "tree:direct"], chosen
+    assert harness.numbers("0,3..5,9") == [0, 3, 4, 5, 9]
 
 
 def namespaces(first_host):
@@ -62,13 +82,13 @@ def first_host_of(line):
     return line.split()[-1]
 
 
-def truth(plait, folder, *words):
+def start(plait, folder, *words):
     return subprocess.Popen([sys.executable, TRUTH / "truth.py", "--plait", plait, "--out", folder, "--sizes", "tiny",
                              *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def check_hosts(plait, folder):
-    run = truth(plait, folder, "--rounds", "1", "--repeat", "2")
+    run = start(plait, folder, "--rounds", "1", "--repeat", "2")
     output = run.communicate(timeout=200)[0]
     if run.returncode == 77:
         print(output.strip())
@@ -96,7 +116,7 @@ def check_hosts(plait, folder):
 
 
 def check_interrupt(plait, folder):
-    run = truth(plait, folder, "--rounds", "1000")
+    run = start(plait, folder, "--rounds", "1000")
     first_host = first_host_of(run.stdout.readline())
     assert namespaces(first_host), "no hosts were made"
     time.sleep(1.5)  # in the middle of a job
@@ -109,6 +129,7 @@ def check_interrupt(plait, folder):
 def main():
     if sys.argv[1] == "report":
         check_report()
+        check_choice()
         return
     with tempfile.TemporaryDirectory() as folder:
         check_hosts(sys.argv[2], folder)

@@ -178,6 +178,81 @@ TEST(MpiTransport, APeerThatNeverSendsIsNamed) {
   std::this_thread::sleep_for(1s);
 }
 
+/// (sum, product modulo 2^64) of pairs of numbers: an operator that no MPI knows.
+Operator const sum_and_product{.element_bytes = 2 * sizeof(std::uint64_t),
+                               .combine = [](std::byte const* from, std::byte* into, std::size_t count) {
+                                 for (std::size_t i = 0; i < 2 * count; ++i) {
+                                   std::uint64_t a = 0;
+                                   std::uint64_t b = 0;
+                                   std::memcpy(&a, from + i * sizeof a, sizeof a);
+                                   std::memcpy(&b, into + i * sizeof b, sizeof b);
+                                   b = i % 2 == 0 ? a + b : a * b;
+                                   std::memcpy(into + i * sizeof b, &b, sizeof b);
+                                 }
+                               }};
+
+/// Uneven shares, some empty; several reductions in a row; each element's closed form.
+TEST(MpiTransport, ReducesWithAnOperatorOfItsOwn) {
+  World world(MPI_COMM_WORLD);
+  auto const transport = make_mpi_transport(world);
+  auto const ranks = static_cast<std::uint64_t>(world.size());
+  auto const mine = static_cast<std::uint64_t>(world.rank());
+  std::uint64_t received = 0;
+  for (std::uint64_t const scale : {1, 0, 500}) {
+    std::vector<std::size_t> counts;
+    std::size_t all = 0;
+    for (std::uint64_t rank = 0; rank < ranks; ++rank) all += counts.emplace_back(rank % 3 * scale);
+    // Element e of rank r: (r + e, 2 · r + 3 · e + 1).
+    std::vector<std::uint64_t> parts;
+    for (std::uint64_t e = 0; e < all; ++e) parts.insert(parts.end(), {mine + e, 2 * mine + 3 * e + 1});
+    std::vector<std::uint64_t> result(2 * counts[mine]);
+    transport->reduce_scatter({.round = scale,
+                               .what = "a test's reduction",
+                               .counts = counts,
+                               .parts = {reinterpret_cast<std::byte*>(parts.data()), parts.size() * 8},
+                               .result = {reinterpret_cast<std::byte*>(result.data()), result.size() * 8}},
+                              sum_and_product, nullptr);
+    std::uint64_t first = 0;
+    for (std::size_t rank = 0; rank < mine; ++rank) first += counts[rank];
+    for (std::uint64_t e = 0; e < counts[mine]; ++e) {
+      std::uint64_t product = 1;
+      for (std::uint64_t rank = 0; rank < ranks; ++rank) product *= 2 * rank + 3 * (first + e) + 1;
+      EXPECT_EQ(result[2 * e], ranks * (ranks - 1) / 2 + ranks * (first + e));
+      EXPECT_EQ(result[2 * e + 1], product);
+    }
+    received += 16 * counts[mine];
+  }
+  for (std::uint64_t peer = 0; peer < ranks; ++peer) {
+    EXPECT_EQ(transport->traffic().sent[peer], peer == mine ? 0 : 16 * (peer % 3) * 501);
+    EXPECT_EQ(transport->traffic().received[peer], peer == mine ? 0 : received);
+  }
+}
+
+/// MPI's collective knows no deadline; the wait for it does.
+TEST(MpiTransport, AReductionThatNotAllTakePartInEnds) {
+  World world(MPI_COMM_WORLD, {.timeout = 100ms});
+  if (world.size() == 1) GTEST_SKIP() << "one rank waits for nobody";
+  auto const transport = make_mpi_transport(world);
+  if (world.rank() > 0) {
+    std::vector<std::size_t> const counts(static_cast<std::size_t>(world.size()), 1);
+    auto const memory = std::make_shared<Bytes>(16 * (counts.size() + 1));
+    try {
+      transport->reduce_scatter({.round = 4,
+                                 .what = "states meet",
+                                 .counts = counts,
+                                 .parts = {memory->data(), 16 * counts.size()},
+                                 .result = {memory->data() + 16 * counts.size(), 16}},
+                                sum_and_product, memory);
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (PeerLost const& error) {
+      EXPECT_NE(std::string(error.what()).find(", round 4: not every rank has taken part"), std::string::npos)
+          << error.what();
+      EXPECT_NE(std::string(error.what()).find("while states meet"), std::string::npos) << error.what();
+    }
+  }
+  std::this_thread::sleep_for(2s);  // ranks in their wait count on answers
+}
+
 TEST(MpiTransport, OutOfOrderUseIsALogicError) {
   World world(MPI_COMM_SELF);
   auto const transport = make_mpi_transport(world);

@@ -5,12 +5,15 @@
 
 #include <random>
 
+#include "plait/strategy.hpp"
+
 namespace plait {
 namespace {
 
 Machine const known{.flops_per_second = 40e9,
                     .fold_seconds = 8e-6,
                     .memory_bytes_per_second = 6e9,
+                    .merge_bytes_per_second = 3e9,
                     .step_seconds = 2e-6,
                     .node = {.latency_seconds = 30e-6, .bytes_per_second = 1.5e9, .message_seconds = 4e-6}};
 
@@ -32,7 +35,7 @@ std::vector<FoldWork> works() {
 
 struct Timed {
   std::vector<TimedFold> folds;
-  std::vector<TimedStep> steps;
+  std::vector<TimedMerge> merges;
   std::vector<TimedExchange> exchanges;
 };
 
@@ -49,8 +52,8 @@ Timed timed(Machine const& machine, double noise) {
     result.folds.push_back({work, exact * factor(random)});
   }
   for (double const bytes : {1e3, 1e5, 1e6, 1e7}) {
-    double const exact = machine.step_seconds + bytes / machine.memory_bytes_per_second;
-    result.steps.push_back({bytes, exact * factor(random)});
+    double const exact = machine.step_seconds + bytes / machine.merge_bytes_per_second;
+    result.merges.push_back({bytes, exact * factor(random)});
   }
   for (double const messages : {1.0, 16.0}) {
     for (double const bytes : {0.0, 1e3, 1e5, 8e6}) {
@@ -69,12 +72,15 @@ void expect_near(double found, double expected, double relative) {
 TEST(Fit, ExactTimesGiveTheMachineBack) {
   Timed const times = timed(known, 0.0);
   Machine found;
-  fit_steps(times.folds, times.steps, found);
+  fit_folds(times.folds, found);
+  fit_merges(times.merges, found);
   expect_near(found.fold_seconds, 8e-6, 1e-6);
   expect_near(found.flops_per_second, 40e9, 1e-6);
   expect_near(found.step_seconds, 2e-6, 1e-6);
   expect_near(found.memory_bytes_per_second, 6e9, 1e-6);
-  EXPECT_LT(worst_error(times.folds, times.steps, found), 1e-6);
+  expect_near(found.merge_bytes_per_second, 3e9, 1e-6);
+  EXPECT_LT(worst_error(times.folds, found), 1e-6);
+  EXPECT_LT(worst_error(times.merges, found), 1e-6);
   Link const link = fit_link(times.exchanges);
   expect_near(link.latency_seconds, 30e-6, 1e-6);
   expect_near(link.message_seconds, 4e-6, 1e-6);
@@ -99,15 +105,54 @@ TEST(Fit, CausalFoldsGiveTheEdgeBack) {
   EXPECT_EQ(found.edge_keys, 0.0);
 }
 
+TEST(Fit, RoundsGiveTheirStartAndTheirBytesBack) {
+  Machine found;
+  std::vector<TimedRound> const line = {{0, 1e-3}, {1e6, 3e-3}, {2e6, 5e-3}};
+  fit_rounds(line, found);
+  expect_near(found.round_seconds, 1e-3, 1e-6);
+  expect_near(found.host_seconds_per_byte, 2e-9, 1e-6);
+  std::vector<TimedRound> const below = {{0, -1e-3}, {1e6, 1e-3}, {2e6, 3e-3}};  // through 0: 7e3 / 5e12
+  fit_rounds(below, found);
+  EXPECT_EQ(found.round_seconds, 0.0);
+  expect_near(found.host_seconds_per_byte, 7e3 / 5e12, 1e-6);
+  std::vector<TimedRound> const falling = {{0, 3e-3}, {1e6, 2e-3}, {2e6, 1e-3}};
+  fit_rounds(falling, found);
+  expect_near(found.round_seconds, 2e-3, 1e-6);
+  EXPECT_EQ(found.host_seconds_per_byte, 0.0);
+}
+
+/// Plans that took as long as on a machine that computes 0.8 times as fast, and one whose links alone count.
+TEST(Fit, PlansTellHowFastRanksCompute) {
+  Shape const shape{.q_tokens = 4096, .kv_tokens = 4096, .q_heads = 4, .kv_heads = 4};
+  Problem const problem{.shape = shape, .mask = Mask::full(4096, 4096), .scale = 1.0};
+  Layouts const layouts = make_layouts("contiguous", problem.mask, 4);
+  std::vector<TimedPlan> timed;
+  std::vector<Plan> plans;
+  for (std::string_view const name : {"ring", "passq"}) plans.push_back(make_plan(problem, layouts, name));
+  for (Plan const& plan : plans) {
+    timed.push_back({&plan, simulate(plan, with_computing(known, 0.8), Record::nothing).seconds});
+  }
+  expect_near(fit_computing(timed, known), 0.8, 1e-4);
+  for (TimedPlan& plan : timed) plan.seconds *= 10;
+  expect_near(fit_computing(timed, known), 0.5, 1e-4);
+  Machine const slower = with_computing(known, 0.5);
+  EXPECT_EQ(slower.flops_per_second, known.flops_per_second / 2);
+  EXPECT_EQ(slower.step_seconds, known.step_seconds * 2);
+  EXPECT_EQ(slower.node.bytes_per_second, known.node.bytes_per_second);
+}
+
 TEST(Fit, NoisyTimesGiveItBackNearly) {
   Timed const times = timed(known, 0.05);
   Machine found;
-  fit_steps(times.folds, times.steps, found);
+  fit_folds(times.folds, found);
+  fit_merges(times.merges, found);
   expect_near(found.flops_per_second, 40e9, 0.1);
   expect_near(found.memory_bytes_per_second, 6e9, 0.2);
   expect_near(found.fold_seconds, 8e-6, 0.25);
+  expect_near(found.merge_bytes_per_second, 3e9, 0.1);
   expect_near(found.step_seconds, 2e-6, 0.25);
-  EXPECT_LT(worst_error(times.folds, times.steps, found), 0.15);
+  EXPECT_LT(worst_error(times.folds, found), 0.15);
+  EXPECT_LT(worst_error(times.merges, found), 0.15);
   expect_near(fit_link(times.exchanges).bytes_per_second, 1.5e9, 0.1);
   expect_near(fit_link(times.exchanges).latency_seconds, 30e-6, 0.25);
 }
@@ -120,7 +165,7 @@ TEST(Fit, FoldsTooSmallForAllUnitsCountInProportion) {
   Timed const times = timed(gpu, 0.0);
   Machine found;
   found.units = 132;
-  fit_steps(times.folds, times.steps, found);
+  fit_folds(times.folds, found);
   expect_near(found.flops_per_second, 600e12, 1e-5);
   expect_near(found.fold_seconds, 8e-6, 1e-5);
 }
@@ -156,7 +201,7 @@ TEST(Fit, RefusesWhatCannotBeFitted) {
   EXPECT_THROW((void)fit_non_negative(timeless), std::invalid_argument);
   std::vector<TimedFold> const constant = {{works()[0], 1e-3}, {works().back(), 1e-3}};
   Machine machine;
-  EXPECT_THROW(fit_steps(constant, {}, machine), std::invalid_argument);
+  EXPECT_THROW(fit_folds(constant, machine), std::invalid_argument);
 }
 
 }  // namespace

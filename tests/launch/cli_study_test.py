@@ -53,6 +53,8 @@ def check_figures(row):
     assert close(row["tflops_per_rank"], flops / row["seconds"] / row["ranks"] / 1e12), row
     assert close(row["efficiency"], row["one_rank_seconds"] / (row["ranks"] * row["seconds"])), row
     assert 0 <= row["exposed_share"] <= 1 and row["refused"] is None, row
+    shares = [row[f"predicted_{part}_share"] for part in ("fold", "merge", "node", "network", "latency")]
+    assert min(shares) >= 0 and close(sum(shares), 1.0, 1e-6), row
 
 
 def check_strong():

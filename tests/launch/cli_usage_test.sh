@@ -30,6 +30,8 @@ expect 2 1 "which subcommand?" "$plait"
 expect 2 1 "did you mean --causal?" "$plait" plan --tokens 8 --causl
 expect 2 1 "--ranks 0: expected a whole number from 1" "$plait" plan --tokens 8 --ranks 0
 expect 2 1 "strategy 'rnig': must be one of ring, allgather" "$plait" plan --tokens 8 --strategy rnig
+expect 2 1 "strategy 'ring' has no native reduction" "$plait" plan --tokens 8 --ranks 2 --strategy ring --reduce native
+expect 2 1 "--reduce mpi: expected one of p2p, native" "$plait" plan --tokens 8 --reduce mpi
 expect 2 1 "--input is missing" "$plait" attend
 expect 2 1 "did you mean --strategy?" "${mpi[@]}" "$plait" attend --strateg ring
 expect 2 1 "--documents: the lengths sum to 7" "${mpi[@]}" "$plait" attend --input "$input" --documents 3,4
@@ -40,6 +42,7 @@ expect 1 1 "$scratch/none" "${mpi[@]}" "$plait" attend --input "$scratch/none"
 expect 1 1 "can't write in $scratch/none" "$plait" attend --input "$input" --output "$scratch/none/out"
 expect 1 1 "--output $scratch: exists and is no regular file" "$plait" attend --input "$input" --output "$scratch"
 expect 1 1 "--output /dev/full: exists" "$plait" attend --input "$input" --output /dev/full
+expect 0 1 "oracle: passed" "${mpi[@]}" "$plait" attend --input "$input" --causal --reduce native --check 64
 expect 0 1 "verified: coverage" "$plait" plan --tokens 4K --ranks 8 --causal
 expect 0 1 "device cuda: none (" env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" info
 

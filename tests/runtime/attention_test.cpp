@@ -49,6 +49,14 @@ Problem problem_of(Shape const& shape, Mask const& mask) {
   return {.shape = shape, .mask = mask, .scale = default_scale(shape)};
 }
 
+/// All that run on the device: MPI's own reductions merge on the host.
+std::vector<std::string> variants(Problem const& problem, Layouts const& layouts,
+                                  AttentionOptions const& options) {
+  std::vector<std::string> names = test::all_variants(problem, layouts);
+  if (options.device == DeviceKind::cuda) std::erase(names, "tree:native");
+  return names;
+}
+
 /// The table: element type × mask × strategy at this job's rank count.
 TEST(Attention, MatchesTheOracleForEveryTypeMaskAndStrategy) {
   World world(MPI_COMM_WORLD);
@@ -67,7 +75,7 @@ TEST(Attention, MatchesTheOracleForEveryTypeMaskAndStrategy) {
     for (NamedMask const& mask : masks(tokens)) {
       Problem const problem = problem_of(shape, mask.mask);
       Layouts const layouts = make_layouts("auto", mask.mask, world.size());
-      for (std::string const& strategy : test::all_variants(problem, layouts)) {
+      for (std::string const& strategy : variants(problem, layouts, test_options(world))) {
         SCOPED_TRACE(std::string(name(dtype)) + ' ' + mask.name + ' ' + strategy);
         AttentionCase run(world, problem, layouts, 17);
         Attention attention(world, make_plan(problem, layouts, strategy), test_options(world));
@@ -105,7 +113,7 @@ TEST(Attention, RandomProblemsMatchTheOracle) {
     Mask const mask = test::random_mask(random, q_tokens, kv_tokens);
     Layouts const layouts = test::random_layouts(random, mask, world.size());
     Problem const problem = problem_of(shape, mask);
-    std::vector<std::string> const names = test::all_variants(problem, layouts);
+    std::vector<std::string> const names = variants(problem, layouts, test_options(world));
     std::string const strategy =
         names[static_cast<std::size_t>(uniform(random, 0, static_cast<Index>(names.size()) - 1))];
     SCOPED_TRACE(testing::Message() << "round " << round << ", " << strategy << ", " << q_tokens << " × "
@@ -141,7 +149,7 @@ TEST(Attention, MovesTheBytesOfItsPlanAndRepeatsBitForBit) {
       .q_tokens = 128, .kv_tokens = 128, .q_heads = 8, .kv_heads = 4, .head_dim = 32, .value_dim = 16};
   Problem const problem = problem_of(shape, Mask::causal(128, 128));
   Layouts const layouts = make_layouts("zigzag", problem.mask, world.size());
-  for (std::string const& strategy : test::all_variants(problem, layouts)) {
+  for (std::string const& strategy : variants(problem, layouts, test_options(world))) {
     SCOPED_TRACE(strategy);
     Attention attention(world, make_plan(problem, layouts, strategy), test_options(world));
     AttentionCase run(world, problem, layouts, 5);

@@ -79,7 +79,7 @@ inline Layouts random_layouts(Random& random, Mask const& mask, int ranks) {
 /// Every variant of every strategy that can do the problem: all grids, all nodes that divide the ranks.
 inline std::vector<std::string> all_variants(Problem const& problem, Layouts const& layouts) {
   int const ranks = layouts.q.ranks();
-  std::vector<std::string> names = {"ring", "allgather", "passq", "tree", "tree:direct"};
+  std::vector<std::string> names = {"ring", "allgather", "passq", "tree:log", "tree:direct", "tree:native"};
   for (int a = 1; a <= ranks; ++a) {
     if (ranks % a != 0) continue;
     std::string const b = std::to_string(ranks / a);

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "plait/plan_builder.hpp"
-#include "plait/planner.hpp"
 #include "plait/strategy.hpp"
 #include "plait/work.hpp"
 #include "random_problem.hpp"
@@ -46,6 +45,26 @@ TEST(Simulate, RingWithFastLinkTakesTheFoldsTime) {
   EXPECT_NEAR(result.seconds, folds, 1e-6);
   for (double const exposed : result.exposed_comm_seconds) EXPECT_NEAR(exposed, 0.0, 1e-9);
   EXPECT_TRUE(result.timeline.empty());
+}
+
+/// A ring's steps take the same memory for each rank and hop, so little that those of 4,096 ranks fit into
+/// half of 8 GiB; what the simulation itself needs grows with the ranks alone.
+TEST(Simulate, StepsOfARingOf4096RanksFitIntoMemory) {
+  auto const bytes_per_hop = [](Index count) {
+    Index const n = 128 * count;
+    Shape const shape{.q_tokens = n, .kv_tokens = n};
+    Problem const problem{.shape = shape, .mask = Mask::full(n, n), .scale = 1.0};
+    Plan const plan =
+        make_plan(problem, make_layouts("zigzag", problem.mask, static_cast<int>(count)), "ring");
+    std::size_t bytes = 0;
+    for (Program const& program : plan.programs) {
+      bytes += (program.sends.size() + program.receives.size()) * sizeof(Transfer);
+      bytes += program.folds.size() * sizeof(Fold) + program.ends.size() * sizeof(Program::Cut);
+    }
+    return static_cast<double>(bytes) / static_cast<double>(count * count);
+  };
+  EXPECT_NEAR(bytes_per_hop(32) / bytes_per_hop(128), 1.0, 0.03);
+  EXPECT_LT(bytes_per_hop(128) * 4096 * 4096, 4.0 * (1ULL << 30));
 }
 
 /// With a slow link the ring takes P−1 transfers and the last fold.
@@ -119,6 +138,7 @@ Machine tiny_machine(int ranks_per_node) {
   return {.ranks_per_node = ranks_per_node,
           .flops_per_second = 250,
           .memory_bytes_per_second = 1e15,
+          .merge_bytes_per_second = 1e15,
           .node = {.latency_seconds = 0.5, .bytes_per_second = 1000, .message_seconds = 0.25},
           .network = {.latency_seconds = 4, .bytes_per_second = 500, .message_seconds = 0.125}};
 }
@@ -155,6 +175,25 @@ TEST(Rules, MessagesThatARankReceivesShareItsLink) {
   EXPECT_NEAR(simulate(std::move(tiny), tiny_machine(3)).seconds, 2 * 1.25 + 0.5, close);
 }
 
+/// Two states of 508 bytes come to rank 0, one after the other, and are merged there, 3 · 508 bytes touched
+/// by each.
+TEST(Rules, AReductionIsItsPartsOnTheirWayAndTheirMerges) {
+  Tiny tiny(3);
+  for (int rank = 0; rank < 3; ++rank) tiny.fold_own(rank);
+  BlockId const q = tiny.q_blocks(0).front();
+  std::vector<SlotId> parts = {at_rest};
+  for (int rank = 1; rank < 3; ++rank) parts.push_back(tiny.acquire(rank, tiny.state_of(q)));
+  tiny.end_round();
+  tiny.reduce_at_home(q, parts);
+  Machine machine = tiny_machine(3);
+  machine.step_seconds = 3;
+  double const parts_arrive = 2 + 2 * (0.25 + 0.508) + 0.5;
+  Simulation const result = simulate(std::move(tiny), machine);
+  EXPECT_NEAR(result.seconds, parts_arrive + 2 * 3, close);
+  EXPECT_NEAR(result.critical.merge, 6, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[0], parts_arrive - 2, close);
+}
+
 TEST(Rules, LinksCarryBothWaysAtOnce) {
   Tiny tiny(2);
   tiny.send_kv(0, 1);
@@ -189,6 +228,45 @@ TEST(Rules, RanksOfANodeShareItsPort) {
   EXPECT_NEAR(two_to_the_next_node(machine), 2.125 + 4, close);
 }
 
+/// Four ranks that share cores, on which one alone would be 3 times as fast: as long as n of them compute,
+/// each is min(3, 4 / n) times as fast as while all do.
+TEST(Rules, RanksThatComputeAloneHaveTheCoresToThemselves) {
+  Machine machine = tiny_machine(4);
+  machine.crowd_ranks = 4;
+  machine.alone_speedup = 3;
+  auto const seconds_of = [&](std::vector<int> const& folds) {
+    Tiny tiny(4);
+    for (int rank = 0; rank < 4; ++rank) {
+      for (int i = 0; i < folds[static_cast<std::size_t>(rank)]; ++i) tiny.fold_own(rank);
+    }
+    return simulate(std::move(tiny), machine).seconds;
+  };
+  EXPECT_NEAR(seconds_of({1, 1, 1, 1}), 2, close);
+  EXPECT_NEAR(seconds_of({1, 0, 0, 0}), 2 / 3.0, close);
+  EXPECT_NEAR(seconds_of({1, 1, 0, 0}), 2 / 2.0, close);
+  // All four for 2 s, then two of 2 s more each at twice the speed, then one of 2 s at three times.
+  EXPECT_NEAR(seconds_of({1, 1, 2, 3}), 2 + 1 + 2 / 3.0, close);
+  machine.crowd_ranks = 2;  // pairs do not see each other
+  EXPECT_NEAR(seconds_of({1, 1, 0, 1}), 2, close);
+  EXPECT_NEAR(seconds_of({1, 0, 0, 1}), 2 / 2.0, close);
+}
+
+/// What a rank computes in a round counts for those that have gone on to the next.
+TEST(Rules, CrowdsReachAcrossRounds) {
+  Machine machine = tiny_machine(2);
+  machine.crowd_ranks = 2;
+  machine.alone_speedup = 2;
+  Tiny tiny(2);
+  tiny.fold_own(0);
+  tiny.fold_own(0);
+  tiny.fold_own(1);
+  tiny.end_round();
+  tiny.fold_own(1);
+  // Rank 0: 2 s beside rank 1, then 1 s alone. Rank 1 goes on at 2 s, beside rank 0 until 3 s: 1 s done; the
+  // rest takes 0.5 s alone.
+  EXPECT_NEAR(simulate(std::move(tiny), machine).seconds, 3.5, close);
+}
+
 TEST(Rules, ATransferIsReadyWhenBothRanksHaveBegunTheRound) {
   Tiny tiny(2);
   tiny.fold_own(1);
@@ -216,17 +294,41 @@ TEST(Rules, TransfersHideBehindFoldsOfTheirRound) {
 TEST(Rules, BytesThatMoveMeanwhileMakeARankComputeLonger) {
   Machine machine = tiny_machine(2);
   machine.host_seconds_per_byte = 1e-3;
+  machine.round_seconds = 0.75;
   Tiny folds(2);
   folds.fold_own(0);
   folds.send_kv(0, 1);
   folds.send_kv(1, 0);
   Simulation const result = simulate(std::move(folds), machine);
-  EXPECT_NEAR(result.seconds, 2 + 2000 * 1e-3, close);  // sent and received
-  EXPECT_NEAR(result.critical.fold, 4, close);
+  EXPECT_NEAR(result.seconds, 2 + 0.75 + 2000 * 1e-3, close);  // sent and received
+  EXPECT_NEAR(result.critical.fold, 4.75, close);
   EXPECT_NEAR(result.exposed_comm_seconds[1], 1.75, close);
+  machine.round_share = 0.125;  // of 2 s
+  Tiny short_fold(2);
+  short_fold.fold_own(0);
+  short_fold.send_kv(0, 1);
+  EXPECT_NEAR(simulate(std::move(short_fold), machine).seconds, 2 + 0.25 + 1000 * 1e-3, close);
   Tiny only_moves(2);  // what does not compute is not slowed down
   only_moves.send_kv(0, 1);
   EXPECT_NEAR(simulate(std::move(only_moves), machine).seconds, 1.75, close);
+}
+
+/// 1,000 bytes take 1.25 s and a fold 2 s: at a quarter of the speed 0.5 s' worth moves beside the fold, and
+/// the rest after it; a message that is short enough ends during the fold, 4 times as late.
+TEST(Rules, LinksOfRanksThatComputeAreSlower) {
+  Machine machine = tiny_machine(2);
+  machine.link_share_computing = 0.25;
+  Tiny tiny(2);
+  tiny.fold_own(0);
+  tiny.send_kv(1, 0);
+  EXPECT_NEAR(simulate(std::move(tiny), machine).seconds, 2 + 0.75 + 0.5, close);
+  machine.node = {.latency_seconds = 0, .bytes_per_second = 4000, .message_seconds = 0};
+  Tiny receiver_computes(2);
+  receiver_computes.fold_own(0);
+  receiver_computes.send_kv(1, 0);
+  Simulation const result = simulate(std::move(receiver_computes), machine);
+  EXPECT_NEAR(result.seconds, 2, close);
+  EXPECT_NEAR(result.exposed_comm_seconds[1], 1, close);  // 0.25 s at a quarter of the speed
 }
 
 TEST(Rules, FoldsWithFewTilesUseAShareOfTheUnits) {
@@ -250,6 +352,7 @@ TEST(Rules, StepsTakeTheirStartAndTheirBytes) {
   Machine machine = tiny_machine(1);
   machine.flops_per_second = 1e15;
   machine.memory_bytes_per_second = 1000;
+  machine.merge_bytes_per_second = 1000;
   machine.fold_seconds = 10;
   machine.step_seconds = 20;
   Tiny tiny(1);
@@ -344,11 +447,16 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
                           .fold_seconds = around(1e-6),
                           .units = static_cast<int>(test::uniform(random, 1, 64)),
                           .memory_bytes_per_second = around(1e9),
+                          .merge_bytes_per_second = around(1e9),
                           .step_seconds = around(1e-6),
                           .node = random_link(),
                           .network = random_link(),
                           .port_bytes_per_second = round % 2 == 0 ? around(1e8) : 0.0,
-                          .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0};
+                          .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0,
+                          .round_seconds = round % 3 == 1 ? around(1e-6) : 0.0,
+                          .link_share_computing = round % 4 == 0 ? 0.5 : 1.0,
+                          .crowd_ranks = static_cast<int>(test::uniform(random, 1, count)),
+                          .alone_speedup = round % 2 == 0 ? 1.5 : 1.0};
     for (std::string const& strategy : test::all_variants(problem, layouts)) {
       Simulation const result = simulate(make_plan(problem, layouts, strategy), machine, Record::nothing);
       ASSERT_NEAR(result.critical.total(), result.seconds, 1e-9 * result.seconds) << strategy;
@@ -358,39 +466,6 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
       }
     }
   }
-}
-
-/// Few queries over many keys: moving the queries is cheaper than moving the keys, and the choice must see
-/// it.
-TEST(Planner, ChoosesPassQForFewQueriesAndPassKvForMany) {
-  Shape shape{.q_tokens = 8,
-              .kv_tokens = 1 << 16,
-              .q_heads = 8,
-              .kv_heads = 8,
-              .head_dim = 64,
-              .value_dim = 64,
-              .dtype = DType::bf16};
-  Problem few{.shape = shape, .mask = Mask::causal(8, 1 << 16), .scale = 1.0};
-  Choice const choice = choose_plan(few, 4, "auto", "auto");
-  for (Program const& program : choice.plan.programs) {
-    for (Transfer const& send : program.sends) {
-      EXPECT_NE(choice.plan.block(send.block).tensor, Tensor::kv) << choice.plan.strategy;
-    }
-  }
-  for (Strategy const& strategy : strategies()) {
-    EXPECT_TRUE(std::ranges::any_of(choice.candidates, [&](Candidate const& candidate) {
-      return &strategy_of(candidate.strategy) == &strategy;
-    })) << strategy.name;
-  }
-  shape.q_tokens = shape.kv_tokens;
-  Problem const many{.shape = shape, .mask = Mask::full(1 << 16, 1 << 16), .scale = 1.0};
-  EXPECT_NE(choose_plan(many, 4, "auto", "auto", flat_machine(50e9, 1e6, 20e-6)).plan.strategy, "passq");
-}
-
-TEST(Planner, NamesWhatItCannotDo) {
-  Problem const problem = full_problem();
-  EXPECT_THROW((void)choose_plan(problem, 4, "mesh:9x9", "auto"), InvalidProblem);
-  EXPECT_THROW((void)choose_plan(problem, 0, "ring", "auto"), InvalidProblem);
 }
 
 }  // namespace

@@ -158,6 +158,30 @@ TEST(Strategy, TreesAreAsDeepAsTheirLogarithm) {
   }
 }
 
+/// The reduce-scatter form moves what the direct one does, counted at the least: queries there, parts of all
+/// rows back, also those of ranks whose keys the mask drops.
+TEST(Strategy, NativeReductionsAreOneRoundOfAllRanks) {
+  for (int const ranks : {2, 3, 7}) {
+    Shape shape = llama_like(5 * ranks);
+    shape.kv_tokens = 64 * ranks;
+    Problem const problem = problem_of(shape, Mask::full(shape.q_tokens, shape.kv_tokens));
+    Layouts const layouts = make_layouts("contiguous", problem.mask, ranks);
+    Plan const native = make_plan(problem, layouts, "tree:native");
+    EXPECT_EQ(volume(native).sent, volume(make_plan(problem, layouts, "tree:direct")).sent);
+    EXPECT_EQ(volume(native).received, volume(make_plan(problem, layouts, "tree:direct")).received);
+    std::uint64_t const visit = 5 * (8 * 64 * 2 + 8 * (64 + 2) * 4);
+    EXPECT_EQ(sent_per_peer(native, 0), [&] {
+      std::vector<std::uint64_t> sent(static_cast<std::size_t>(ranks), visit);
+      sent.front() = 0;
+      return sent;
+    }());
+    for (Program const& program : native.programs) {
+      EXPECT_EQ(program.reductions.size(), static_cast<std::size_t>(ranks));
+      EXPECT_TRUE(program.merges.empty());
+    }
+  }
+}
+
 /// Under a causal mask and a contiguous layout, rank r's keys are needed by ranks r..P−1 only.
 TEST(Strategy, BlocksGoOnlyWhereTheMaskNeedsThem) {
   int const ranks = 5;
@@ -181,6 +205,66 @@ TEST(Strategy, BlocksGoOnlyWhereTheMaskNeedsThem) {
   for (std::size_t rank = 0; rank < 5; ++rank) {
     // Queries visit the r ranks before; states go back to the 4 − r ranks after.
     EXPECT_EQ(passq.sent[rank], rank * visit + (4 - rank) * state);
+  }
+}
+
+/// Whether what a rank receives is of use there: folded with something that the mask lets it meet, or sent
+/// on.
+bool is_used(Plan const& plan, Program const& mine, Transfer const& receive) {
+  Slice const rows = plan.block(receive.block).slice;
+  auto const kept = [&](Slice q, Slice kv) { return plan.problem.mask.area(q, kv) > 0; };
+  for (Fold const& fold : mine.folds) {
+    if (fold.kv == receive.whole && kept(plan.block(fold.q).slice, rows)) return true;
+    if (fold.q == receive.whole && kept(rows, plan.block(fold.kv).slice)) return true;
+  }
+  return std::ranges::any_of(mine.sends, [&](Transfer const& send) {
+    return send.whole == receive.whole && !intersect(plan.block(send.block).slice, rows).empty();
+  });
+}
+
+/// In every plan of any mask and layout, queries, keys and values go only where the mask needs them, or on
+/// the way there.
+TEST(Strategy, NothingGoesWhereNothingNeedsIt) {
+  std::uint64_t const seed = test::seed_or(12);
+  SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
+  Random random(seed);
+  for (int round = 0; round < 100; ++round) {
+    Index const tokens = uniform(random, 1, round % 4 == 0 ? 3000 : 60);
+    int const ranks = static_cast<int>(uniform(random, 2, 8));
+    Mask const mask = test::random_mask(random, tokens, tokens);
+    Problem const problem = problem_of(llama_like(tokens), mask);
+    Layouts const layouts = test::random_layouts(random, mask, ranks);
+    for (std::string const& strategy : test::all_variants(problem, layouts)) {
+      Plan const plan = make_plan(problem, layouts, strategy);
+      for (Program const& mine : plan.programs) {
+        for (Transfer const& receive : mine.receives) {
+          Tensor const tensor = plan.block(receive.block).tensor;
+          if (tensor != Tensor::q && tensor != Tensor::kv) continue;
+          ASSERT_TRUE(is_used(plan, mine, receive))
+              << strategy << " over " << ranks << ": " << describe(plan.block(receive.block));
+        }
+      }
+    }
+  }
+}
+
+/// Every rank has something to fold from the first round on, and a part only of what it gets comes in that
+/// round.
+TEST(Strategy, FoldsStartWithTheFirstRound) {
+  int const ranks = 8;
+  Index const tokens = 8192 * ranks;
+  Problem const problem = problem_of(llama_like(tokens), Mask::full(tokens, tokens));
+  Layouts const layouts = make_layouts("contiguous", problem.mask, ranks);
+  for (std::string const& strategy : test::all_variants(problem, layouts)) {
+    Plan const plan = make_plan(problem, layouts, strategy);
+    for (std::size_t rank = 0; rank < 8; ++rank) {
+      Round const first = plan.programs[rank].round(0);
+      EXPECT_FALSE(first.folds.empty()) << strategy << ", rank " << rank;
+      std::uint64_t arriving = 0;
+      for (Transfer const& receive : first.receives)
+        arriving += bytes(plan.block(receive.block), problem.shape);
+      EXPECT_LE(2 * arriving, volume(plan).received[rank]) << strategy << ", rank " << rank;
+    }
   }
 }
 

@@ -39,6 +39,7 @@ auto const fold_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.folds
 auto const merge_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.merges; };
 auto const send_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.sends; };
 auto const finish_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.finishes; };
+auto const reduction_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.reductions; };
 auto const receive_end = [](Program::Cut& cut) -> std::uint32_t& { return cut.receives; };
 
 /// A way to break a plan. Returns false if this plan offers no place for it.
@@ -242,6 +243,33 @@ std::vector<Mutation> mutations() {
          remove_step(from, from.finishes, finish_end, from.finishes.size() - 1);
          return true;
        }},
+      {"drop a reduction", drop(&Program::reductions, reduction_end)},
+      {"double a reduction", twice(&Program::reductions, reduction_end)},
+      {"reduce a round earlier or later", shift(reduction_end)},
+      {"reduce another block", alter<std::vector<Reduction>>(
+                                   &Program::reductions,
+                                   [](Plan& plan, Program&, Reduction& reduction, Random& random) {
+                                     return other_block(plan, reduction.state, random);
+                                   })},
+      {"reduce from another slot", alter<std::vector<Reduction>>(
+                                       &Program::reductions,
+                                       [](Plan&, Program& program, Reduction& reduction, Random& random) {
+                                         return other_slot(program, reduction.from, random);
+                                       })},
+      {"reduce into another slot", alter<std::vector<Reduction>>(
+                                       &Program::reductions,
+                                       [](Plan&, Program& program, Reduction& reduction, Random& random) {
+                                         return other_slot(program, reduction.into, random);
+                                       })},
+      {"swap two reductions on all ranks",
+       [](Plan& plan, Random& random) {
+         auto const& first = plan.programs.front().reductions;
+         auto const a = any_index(first, random);
+         auto const b = any_index(first, random);
+         if (!a || plan.block(first[*a].state).home == plan.block(first[*b].state).home) return false;
+         for (Program& program : plan.programs) std::swap(program.reductions[*a], program.reductions[*b]);
+         return true;
+       }},
       {"shrink a slot",
        [](Plan& plan, Random& random) {
          auto& slots = any_program(plan, random).slots;
@@ -304,7 +332,7 @@ TEST(Verify, CatchesEveryMutant) {
   int caught = 0;
   for (Mutation const& mutation : mutations()) {
     int of_this_kind = 0;
-    for (int attempt = 0; attempt < 4000 && of_this_kind < 100; ++attempt) {
+    for (int attempt = 0; attempt < 16000 && of_this_kind < 100; ++attempt) {
       Plan plan = random_plan(random);
       ASSERT_TRUE(verify(plan).empty()) << "the plan is wrong before the mutation";
       if (!mutation.apply(plan, random)) continue;

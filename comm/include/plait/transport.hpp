@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "plait/comm_error.hpp"
+
 namespace plait {
 
 /// A contiguous piece of memory. A message's pieces with the same `tensor` lie in one allocation: a GPU's
@@ -38,6 +40,22 @@ struct Exchange {
   std::uint64_t round = 0;
   std::vector<Message> sends;
   std::vector<Message> receives;
+};
+
+/// How two elements of so many bytes become one.
+struct Operator {
+  std::size_t element_bytes = 0;
+  /// into ← into ⊕ from, for `count` elements that lie side by side; it commutes.
+  std::function<void(std::byte const* from, std::byte* into, std::size_t count)> combine;
+};
+
+/// Every rank has elements for every rank, and gets its own, combined over all ranks.
+struct ReduceScatter {
+  std::uint64_t round = 0;
+  std::string what;                 ///< names it in an error
+  std::vector<std::size_t> counts;  ///< by rank: its elements; the same on every rank
+  Region parts;                     ///< this rank's part of all of them, in the order of the ranks
+  Region result;                    ///< this rank's elements, of all ranks' parts
 };
 
 /// When one message was in flight; `message` indexes Exchange::sends or ::receives.
@@ -75,6 +93,14 @@ class Transport {
   /// @throws PeerLost past the world's timeout without progress, CommError on a wrong length, header or MPI
   /// error
   virtual void finish() = 0;
+
+  /// Returns when this rank's result is there; between exchanges. Collective. It counts as the bytes that any
+  /// reduce-scatter must move: each rank's part to its rank; what the library under it moves is its own
+  /// affair. `combine` may be called on another thread. `keep_alive`: as for start.
+  /// @throws PeerLost, CommError, also if this transport has no such thing
+  virtual void reduce_scatter(ReduceScatter const&, Operator const&, std::shared_ptr<void> /*keep_alive*/) {
+    throw CommError("transport " + describe() + " cannot combine what it moves; mpi between CPU ranks can");
+  }
 
   /// Returns when all that was started has moved. @param what  names it in an error @throws PeerLost,
   /// CommError

@@ -31,6 +31,7 @@ struct Machine {
   /// the mask drops, and test the others. So a causal block takes more than half of a full one.
   double edge_keys = 0.0;
   double memory_bytes_per_second = 5e9;  ///< of a rank: bytes read and written
+  double merge_bytes_per_second = 5e9;   ///< of a merge, which computes too
   double step_seconds = 0.0;             ///< of any merge or finish
   Link node = {};                        ///< between ranks of one node
   Link network = {};                     ///< between nodes
@@ -39,6 +40,17 @@ struct Machine {
   /// How much longer a rank computes in a round for each byte that it sends or receives meanwhile: copies,
   /// checksums and protocols that run on the cores that fold. 0 on GPUs.
   double host_seconds_per_byte = 0.0;
+  /// How much longer it computes in a round in which it sends or receives at all: its threads take turns on
+  /// cores that others use too, and ranks wait for each other. 0 on GPUs.
+  double round_seconds = 0.0;
+  double round_share = 1.0;  ///< but no more than this share of what it computes in the round
+  /// The share of its links' speed that a rank gets while it computes, where the same cores move bytes. 1 on
+  /// GPUs.
+  double link_share_computing = 1.0;
+  /// Consecutive ranks that share cores, so many. All rates above hold while all of them compute; with n of
+  /// them computing each is min(alone_speedup, crowd_ranks / n) times as fast.
+  int crowd_ranks = 1;
+  double alone_speedup = 1.0;
 };
 
 /// The machines that come with Plait.

@@ -87,6 +87,17 @@ struct Merge {
   friend constexpr bool operator==(Merge const&, Merge const&) = default;
 };
 
+/// All ranks' states of block `state` become one at the block's home, in one collective of all ranks: the
+/// reductions of a round, which every rank lists alike, in the order of their homes. `from` holds this rank's
+/// part (at_rest: the identity); at home, `into` holds the merge of all parts afterwards, and is at_rest
+/// elsewhere. A round with reductions has nothing else in it.
+struct Reduction {
+  BlockId state = 0;
+  SlotId from = at_rest;
+  SlotId into = at_rest;
+  friend constexpr bool operator==(Reduction const&, Reduction const&) = default;
+};
+
 /// out ← finish(state): the final state of block `state`, in slot `from` (at_rest if its rows see no key at
 /// all), is rounded to block `out`, in slot `into` (at_rest: the caller's own output).
 struct Finish {
@@ -105,13 +116,14 @@ struct Round {
   std::span<Fold const> folds;
   std::span<Merge const> merges;
   std::span<Finish const> finishes;
+  std::span<Reduction const> reductions;
 };
 
 /// One rank's rounds. Steps of one kind lie in one array, cut by round: a plan of 4,096 ranks has tens of
 /// millions of them.
 struct Program {
   struct Cut {
-    std::uint32_t sends = 0, receives = 0, folds = 0, merges = 0, finishes = 0;
+    std::uint32_t sends = 0, receives = 0, folds = 0, merges = 0, finishes = 0, reductions = 0;
     friend constexpr bool operator==(Cut const&, Cut const&) = default;
   };
   std::vector<Transfer> sends;
@@ -119,6 +131,7 @@ struct Program {
   std::vector<Fold> folds;
   std::vector<Merge> merges;
   std::vector<Finish> finishes;
+  std::vector<Reduction> reductions;
   std::vector<Cut> ends;             ///< ends[r]: where round r's steps end in each array
   std::vector<std::uint64_t> slots;  ///< bytes of each slot
 

@@ -1,7 +1,9 @@
 // What strategies write plans with: blocks per rank, slots that are reused, steps round by round.
 #pragma once
 
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "plait/plan.hpp"
@@ -66,24 +68,28 @@ class PlanBuilder {
   void merge_at_home(int rank, BlockId q, SlotId from);
   /// Merges the state of `q` in slot `from` into slot `into`, from the identity if nothing is there.
   void merge(int rank, BlockId q, SlotId from, SlotId into);
+  /// Merges all ranks' states of `q` into its home's own, which that keeps until the end. By rank: the slot
+  /// of its part, or at_rest if it has none; the home's own part is the state that it keeps. The round's
+  /// reductions are added in the order of their homes, and are all that is in it.
+  void reduce_at_home(BlockId q, std::vector<SlotId> const& parts);
   /// Finishes the state of `q` in slot `from` (at_rest if it has no key) to `into`.
   void finish(int rank, BlockId q, SlotId from, SlotId into);
   void end_round();
 
   /// The plan, without the rounds in which no rank has a step.
   [[nodiscard]] Plan done() &&;
-  /// The same, with all blocks of `q_blocks` finished at home in the last round.
+  /// The same, with all blocks of `q_blocks` finished at home in the last round, or after its reductions.
   [[nodiscard]] Plan finish_at_home() &&;
 
  private:
   struct Slot {
     std::uint64_t bytes = 0;
-    bool free = false;
     bool holds_state = false;  ///< a fold or merge of this plan has written it since it was acquired
   };
   struct RankState {
     std::vector<Slot> slots;
-    std::vector<SlotId> released;  ///< in this round
+    std::set<std::pair<std::uint64_t, SlotId>> free;  ///< by bytes, then number
+    std::vector<SlotId> released;                     ///< in this round
   };
 
   template <class T>

@@ -7,6 +7,7 @@
 
 #include "plait/plan.hpp"
 #include "plait/simulate.hpp"
+#include "plait/strategy.hpp"
 
 namespace plait {
 
@@ -30,8 +31,11 @@ struct Choice {
 /// Weighs the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a grid:
 /// all grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced, and
 /// those before it) and takes the one with the least predicted time, then fewest bytes. Deterministic.
+/// @param reduce  Reduce::native weighs only plans whose states meet in MPI's own reduction; those are not
+/// weighed otherwise
 /// @throws InvalidProblem if none is possible, with the reasons
 [[nodiscard]] Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy,
-                                 std::string_view layout, Machine const& machine = {});
+                                 std::string_view layout, Machine const& machine = {},
+                                 Reduce reduce = Reduce::p2p);
 
 }  // namespace plait

@@ -38,6 +38,9 @@ enum class Record : std::uint8_t { nothing, timeline };
 /// nodes' ports, serve the transfers of a round in the order in which they become ready, each on its own; a
 /// transfer arrives when all have served it and the latency has passed. So no link idles while something is
 /// ready, as with flows that share it. A round ends for a rank when its steps and its transfers have.
+/// While a rank computes, its links may be slower.
+/// A reduction is a transfer of each part to its home, and then the merges there: what MPI libraries do
+/// instead differs, and is not modelled.
 /// @throws InvalidProblem if a number of the machine cannot be
 [[nodiscard]] Simulation simulate(Plan const& plan, Machine const& machine, Record record);
 

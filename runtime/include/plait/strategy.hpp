@@ -10,10 +10,16 @@
 
 namespace plait {
 
+/// How states of the same rows become one: by messages between two ranks and merges, or in the MPI library's
+/// own collective, with Plait's merge as its operator.
+enum class Reduce : std::uint8_t { p2p, native };
+[[nodiscard]] std::string_view name(Reduce reduce);
+
 /// What a strategy's variants may depend on.
 struct Group {
   int ranks = 1;
   int ranks_per_node = 1;  ///< consecutive ranks share a node; a number that does not divide: no nodes known
+  Reduce reduce = Reduce::p2p;
 };
 
 /// One way of splitting attention over ranks, or a family of them.
@@ -25,6 +31,7 @@ struct Strategy {
   Plan (*make)(Problem const&, Layouts const&, std::string_view arguments);
   /// The names of the variants worth weighing, in a fixed order; its own name if it has none.
   std::vector<std::string> (*variants)(Problem const&, Group const&);
+  bool reduces_natively = false;  ///< it has variants for Reduce::native
 };
 
 /// All of them, in a fixed order.

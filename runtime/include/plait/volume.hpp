@@ -8,7 +8,8 @@
 
 namespace plait {
 
-/// Payload bytes that each rank sends, receives, and holds in slots; headers are not counted.
+/// Payload bytes that each rank sends, receives, and holds in slots; headers are not counted. A reduction
+/// counts as the least that any does: each part goes to its home.
 struct Volume {
   std::vector<std::uint64_t> sent;
   std::vector<std::uint64_t> received;

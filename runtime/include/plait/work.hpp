@@ -31,7 +31,8 @@ struct FoldWork {
 [[nodiscard]] double merge_bytes(Block const& state, Shape const& shape);
 [[nodiscard]] double finish_bytes(Block const& state, Block const& out, Shape const& shape);
 
-/// A merge's or finish's: Machine::step_seconds + bytes / memory_bytes_per_second.
-[[nodiscard]] double step_seconds(double bytes, Machine const& machine);
+/// Machine::step_seconds + bytes / merge_bytes_per_second; memory_bytes_per_second for a finish.
+[[nodiscard]] double merge_seconds(double bytes, Machine const& machine);
+[[nodiscard]] double finish_seconds(double bytes, Machine const& machine);
 
 }  // namespace plait
