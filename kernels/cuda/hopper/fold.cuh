@@ -4,7 +4,8 @@
 // The structure is FlashAttention-3's (Shah et al. 2024): the product Q·Kᵀ of one key block runs while the
 // softmax of the one before is computed and P·V of it is added (overlap inside a warpgroup), and named
 // barriers let one warpgroup multiply while another computes weights. Ours: bands through segments, the state
-// carried in and out in registers, and rescaling only when a row's maximum has grown by more than 2^8.
+// carried in and out (through shared memory where it fits, by threads that do nothing else), and rescaling
+// only when a row's maximum has grown by more than 2^8.
 #pragma once
 
 #include "consumer.cuh"
