@@ -40,7 +40,7 @@ struct TensorArg {
 
 /// Everything but the tensors' TMA descriptors. `rows` and `keys` are the blocks'.
 struct FoldArgs {
-  Tile const* tiles;  ///< longest first; those without segments last
+  Tile const* tiles;  ///< long ones first (within a factor of 2); those without segments last
   Segment const* segments;
   std::int32_t tile_count;
   std::int32_t batch;

@@ -9,7 +9,7 @@
 namespace plait::cuda {
 
 struct KernelTiles {
-  std::vector<Tile> tiles;        ///< longest first; those without segments last
+  std::vector<Tile> tiles;        ///< long ones first (within a factor of 2); those without segments last
   std::vector<Segment> segments;  ///< per tile in descending order of keys
 };
 
