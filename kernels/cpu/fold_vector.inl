@@ -14,6 +14,8 @@ static_assert(largest_block % panel == 0 && largest_block <= largest_dim && tile
 
 #include "pack.inl"
 
+constexpr Index queries_at_once = block_rows / 6;  // loaded between two panels of scores
+
 /// Calls use(rows, vectors), both std::integral_constant, with the least number of rows that will do.
 template <class Use>
 inline void with_shape(Index rows, Index vectors, Use&& use) {
@@ -40,7 +42,7 @@ struct Scratch {
       total += round_up(floats, 16);
       return part;
     };
-    q = take(block_rows * row_stride);
+    for (float*& block : q) block = take(block_rows * row_stride);
     scores = take(block_rows * row_stride);
     highest = take(block_rows * lanes);
     rows = take(std::max(lanes * row_words, word_elements * value_columns));
@@ -52,7 +54,7 @@ struct Scratch {
   Index row_words;      ///< the same in whole vectors
   Index value_columns;  ///< the value dimension in whole vectors
   Index key_block;      ///< keys that are packed at once
-  float* q;             ///< [block_rows], words
+  float* q[2];          ///< [block_rows], words: of this block of rows and of the next
   float* scores;        ///< [block_rows][key_block], then weights, as words
   float* highest;       ///< [block_rows][lanes]: the scores' maximum is in some lane
   float* rows;          ///< rows on their way into a panel
@@ -64,6 +66,8 @@ struct Scratch {
 /// A block of rows, over the query heads of the group and the rows of a range.
 struct RowBlock {
   Index count = 0;
+  Index loaded = 0;  ///< of these, rows whose queries lie in `q`
+  float* q = nullptr;
   Slice span;                  ///< hull of the positions
   Index position[block_rows];  ///< counted from the fold's first query
   Index at[block_rows];        ///< in m, l and O
@@ -137,16 +141,18 @@ class TileFold {
   }
 
   /// The packed keys `keys`, of the block that begins at key `first`, into the range's rows of all heads.
-  /// While a block of rows is folded, the next one's queries and O come nearer: a tile's rows come by once
-  /// per key block, and the packed keys and values have thrown them out since.
   void fold_range(KeyRange const& range, Slice keys, Index first) const {
     RowBlock blocks[2];
+    for (Index i = 0; i < 2; ++i) blocks[i].q = scratch_.q[i];
     Index filling = 0;
     auto const turn = [&] {
-      prefetch(blocks[filling]);
+      RowBlock& next = blocks[filling];
       filling = 1 - filling;
-      if (blocks[filling].count > 0) fold_rows(range, keys, first, blocks[filling]);
-      blocks[filling].count = 0;
+      RowBlock& block = blocks[filling];
+      if (block.count > 0) fold_rows(range, keys, first, block, next);
+      load_queries(next, next.count);
+      block.count = 0;
+      block.loaded = 0;
     };
     for (Index head = item_.heads.begin; head < item_.heads.end; ++head) {
       for (Index row = range.rows.begin; row < range.rows.end; ++row) {
@@ -158,21 +164,35 @@ class TileFold {
     turn();
   }
 
-  void prefetch(RowBlock const& block) const {
-    constexpr Index line = 64;
-    Index const q_bytes = operands_.q.dim * static_cast<Index>(size_bytes(operands_.q.dtype));
-    Index const o_bytes = item_.state.value_dim * static_cast<Index>(sizeof(float));
-    for (Index i = 0; i < block.count; ++i) {
-      auto const* const q =
-          static_cast<std::byte const*>(operands_.q.at(item_.batch, block.position[i], block.head[i]));
-      auto const* const o =
-          reinterpret_cast<std::byte const*>(item_.state.o + block.at[i] * item_.state.value_dim);
-      for (Index byte = 0; byte < q_bytes; byte += line) __builtin_prefetch(q + byte, 0, 2);
-      for (Index byte = 0; byte < o_bytes; byte += line) __builtin_prefetch(o + byte, 1, 2);
+  [[nodiscard]] void const* query(RowBlock const& block, Index i) const {
+    return operands_.q.at(item_.batch, block.position[i], block.head[i]);
+  }
+
+  /// The block's next `count` queries; the ones after them are asked for.
+  void load_queries(RowBlock& block, Index count) const {
+    Index const end = std::min(block.loaded + count, block.count);
+    for (Index i = block.loaded; i < end; ++i) {
+      to_words(operands_.q.dtype, query(block, i), operands_.q.dim, block.q + i * row_stride);
+    }
+    block.loaded = end;
+    Index const bytes = operands_.q.dim * static_cast<Index>(size_bytes(operands_.q.dtype));
+    for (Index i = end; i < std::min(end + queries_at_once, block.count); ++i) {
+      prefetch<0>(query(block, i), bytes);
     }
   }
 
-  void fold_rows(KeyRange const& range, Slice keys, Index first, RowBlock const& block) const {
+  template <int write>
+  static void prefetch(void const* from, Index bytes) {
+    constexpr Index line = 64;
+    for (Index byte = 0; byte < bytes; byte += line) {
+      __builtin_prefetch(static_cast<std::byte const*>(from) + byte, write, 2);
+    }
+  }
+
+  /// A tile's rows come by once per key block, and the packed keys and values have thrown them out since:
+  /// while this block is folded, its O comes nearer, and the next one's queries are loaded between panels.
+  void fold_rows(KeyRange const& range, Slice keys, Index first, RowBlock const& block,
+                 RowBlock& next) const {
     // The keys that some row of the block sees, counted from the first packed key.
     Slice const hull = intersect(keys, {block.span.begin + range.lo, block.span.end + range.hi});
     if (hull.empty()) return;
@@ -182,10 +202,11 @@ class TileFold {
     Slice const common = intersect(keys, {block.span.end - 1 + range.lo, block.span.begin + range.hi + 1});
     Slice const clear{common.begin - first, common.end - first};
     for (Index i = 0; i < block.count; ++i) {
-      to_words(operands_.q.dtype, operands_.q.at(item_.batch, block.position[i], block.head[i]),
-               operands_.q.dim, scratch_.q + i * row_stride);
+      prefetch<1>(item_.state.o + block.at[i] * item_.state.value_dim,
+                  item_.state.value_dim * static_cast<Index>(sizeof(float)));
       store_vector(scratch_.highest + i * lanes, splat(-infinity));
     }
+    load_queries(next, 0);  // asks for the first
     for (Index column = columns.begin; column < columns.end;) {
       Index const end = std::min(round_down(column, panel) + panel, columns.end);
       if (clear.begin <= column && end <= clear.end) {
@@ -202,6 +223,7 @@ class TileFold {
         });
       }
       column = end;
+      load_queries(next, queries_at_once);
     }
     float kept[block_rows];
     for (Index i = 0; i < block.count; ++i) {
@@ -222,7 +244,7 @@ class TileFold {
       constexpr Index rows = row_constant;
       constexpr Index vectors = vector_constant;
       Vector sums[rows][vectors];
-      multiply<rows, vectors>(scratch_.q, packed, scratch_.depth, sums);
+      multiply<rows, vectors>(block.q, packed, scratch_.depth, sums);
 #pragma GCC unroll row_unroll
       for (Index i = 0; i < rows; ++i) {
         if (i >= block.count) break;
