@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The README's scaling figure and tables in one command: causal prefills of 1M and 16M tokens, 64 query over 8 key/value
 # heads of 128, bf16, on 8 to 4,096 H200s, every strategy; and the bytes that a rank sends. Simulated and counted: it needs
-# neither GPUs nor mpirun, but a quarter of an hour of one core and 5 GiB. Builds build/bin/plait if need be. Writes scaling.md, the rows
+# neither GPUs nor mpirun, but a quarter of an hour of one core and 6 GiB. Builds build/bin/plait if need be. Writes scaling.md, the rows
 # (CSV) and the pictures (SVG) to bench/results/scaling/, or to the folder that is named.
 #
 #   bash bench/study.sh [FOLDER]
