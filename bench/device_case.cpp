@@ -73,7 +73,7 @@ Mask make_mask(std::string const& name, Index tokens) {
 void check(DeviceCase const& given) {
   bool const sane = given.batch > 0 && given.tokens > 0 && given.kv_heads > 0 && given.heads > 0 &&
                     given.heads % given.kv_heads == 0 && given.dim > 0 && given.value_dim > 0 &&
-                    given.hops > 0 && given.hops <= given.tokens && given.repeat > 0;
+                    given.hops > 0 && given.hops <= given.tokens && given.ranks > 0 && given.repeat > 0;
   if (!sane) throw std::invalid_argument("sizes must be positive, and heads a multiple of kv_heads");
 }
 
@@ -140,9 +140,14 @@ std::vector<Step> steps_of(DeviceCase const& given, Mask const& mask) {
   std::vector<Step> steps;
   for (int rank = 0; rank < plan.ranks(); ++rank) {
     Program const& program = plan.programs[static_cast<std::size_t>(rank)];
-    if (!program.merges.empty()) throw std::invalid_argument(given.strategy + ": merges states");
+    if (!program.merges.empty() || !program.reductions.empty()) {
+      throw std::invalid_argument(given.strategy + ": states meet elsewhere than in a fold");
+    }
     std::map<SlotId, std::size_t> last;
     for (Fold const& fold : program.folds) {
+      if (plan.block(fold.q).heads.size() != given.kv_heads) {
+        throw std::invalid_argument(given.strategy + ": folds some of the heads at a time");
+      }
       last[fold.state] = steps.size();
       steps.push_back({.q = plan.block(fold.q).slice,
                        .kv = plan.block(fold.kv).slice,

@@ -69,6 +69,9 @@ struct FoldArgs {
   std::int32_t* next_item;      ///< a counter that is 0 before and after each launch
   std::int32_t* finished_ctas;  ///< likewise
   std::int32_t heads_at_once;   ///< query heads that are walked together, so that their K and V stay in L2
+
+  /// Whether the fold reads or writes the state.
+  [[nodiscard]] constexpr bool touches_state() const { return carried || !finishes; }
 };
 
 }  // namespace plait::cuda

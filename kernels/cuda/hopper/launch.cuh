@@ -65,14 +65,10 @@ inline CUtensorMap state_map(FoldArgs const& args) {
   return map;
 }
 
-/// Whether the fold reads or writes the state.
-inline bool touches_state(FoldArgs const& args) {
-  return args.carried || !args.finishes;
-}
 /// Whether rows go through shared memory: if there is room, and the state lies where TMA can reach it.
 template <class C>
 bool moves_rows(FoldArgs const& args) {
-  return C::stages_rows && (!touches_state(args) || reinterpret_cast<std::uintptr_t>(args.o) % 16 == 0);
+  return C::stages_rows && (!args.touches_state() || reinterpret_cast<std::uintptr_t>(args.o) % 16 == 0);
 }
 
 inline void require_aligned_output(FoldArgs const& args) {
@@ -98,7 +94,7 @@ void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t 
       .q = tensor_map("q", args.q, type, args.head_dim, args.rows, args.q_heads, args.batch, 64),
       .k = tensor_map("k", args.k, type, args.head_dim, args.keys, kv_heads, args.batch, C::key_block),
       .v = tensor_map("v", args.v, type, args.value_dim, args.keys, kv_heads, args.batch, C::key_block),
-      .o = moves && touches_state(args) ? state_map(args) : CUtensorMap{},
+      .o = moves && args.touches_state() ? state_map(args) : CUtensorMap{},
       .out = moves && args.finishes
                  ? tensor_map("out", out, type, args.value_dim, args.rows, args.q_heads, args.batch, 64)
                  : CUtensorMap{},

@@ -144,7 +144,7 @@ class RowAccess {
     }
     barrier_wait(shared().rows_full[warpgroup_], stage_.parity());
     stage_.advance();
-    if (touches_stage()) exchange(rows);
+    if (args_.touches_state()) exchange(rows);
     if (args_.finishes) {
       // Output takes the place of rows that other warps may still be reading.
       if (args_.carried) named_sync(1 + C::warpgroups + warpgroup_, warpgroup_threads);
@@ -152,9 +152,6 @@ class RowAccess {
     }
     ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
     release(shared().rows_done[warpgroup_]);
-  }
-  [[nodiscard]] __device__ __forceinline__ bool touches_stage() const {
-    return args_.carried || !args_.finishes;
   }
 
   /// By what the O that row i carries is multiplied.

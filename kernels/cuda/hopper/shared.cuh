@@ -50,7 +50,8 @@ struct Work {
   std::int32_t batch;
 };
 
-/// How a stage's key block is to be treated; it comes with the keys.
+/// How a stage's key block is to be treated; it comes with the keys of a segment's first block and of every
+/// masked one, where consumers look it up.
 struct alignas(16) KeyBlock {
   Segment segment;    ///< that it belongs to
   std::int32_t key;   ///< its first
