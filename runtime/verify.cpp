@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "slot_content.hpp"
+#include "verify_form.hpp"
 
 namespace plait {
 namespace {
@@ -15,14 +16,18 @@ namespace {
 /// Executes all programs side by side and collects what breaks a law.
 class Verifier {
  public:
-  Verifier(Plan const& plan, std::size_t most) : plan_(plan), most_(most) {}
+  Verifier(Plan const& plan, std::size_t most) : plan_(plan), faults_(most) {}
 
   std::vector<Violation> run() {
-    if (well_formed()) {
-      for (round_ = 0; round_ < plan_.rounds() && !enough(); ++round_) play_round();
-      for (int rank = 0; rank < plan_.ranks() && !enough(); ++rank) check_end(rank);
+    if (!well_formed(plan_, faults_)) return faults_.take();
+    for (Program const& mine : plan_.programs) {
+      contents_.emplace_back(mine.slots.size());
+      ended_.emplace_back();
+      largest_.emplace_back(mine.slots.size(), 0);
     }
-    return std::move(found_);
+    for (; round_ < plan_.rounds() && !faults_.enough(); ++round_) play_round();
+    for (int rank = 0; rank < plan_.ranks() && !faults_.enough(); ++rank) check_end(rank);
+    return faults_.take();
   }
 
  private:
@@ -31,83 +36,14 @@ class Verifier {
   Content& content(int rank, SlotId slot) {
     return contents_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(slot)];
   }
-  bool enough() const { return found_.size() >= most_; }
-
   template <class... Values>
   void fault(Law law, int rank, std::string_view message, Values const&... values) {
-    if (enough()) return;
-    found_.push_back({law, fmt::format("rank {}, round {}: {}", rank, round_,
-                                       fmt::vformat(message, fmt::make_format_args(values...)))});
+    faults_.add(law, rank, round_, message, values...);
   }
 
-  bool is_block(BlockId id, Tensor tensor) const {
-    return id >= 0 && static_cast<std::size_t>(id) < plan_.blocks.size() && plan_.block(id).tensor == tensor;
-  }
-  bool is_slot(int rank, SlotId slot) const {
-    return slot >= 0 && static_cast<std::size_t>(slot) < program(rank).slots.size();
-  }
   static Block state_of(Block q) {
     q.tensor = Tensor::state;
     return q;
-  }
-
-  /// Every index in range, so that the rest can follow them; every program of the same length.
-  bool well_formed() {
-    if (plan_.ranks() != plan_.layouts.q.ranks())
-      fault(Law::homecoming, 0, "a program for every rank is needed");
-    for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      Program const& mine = program(rank);
-      if (mine.rounds() != plan_.rounds()) {
-        fault(Law::matching, rank, "{} rounds, rank 0 has {}", mine.rounds(), plan_.rounds());
-      }
-      Program::Cut const end = mine.ends.empty() ? Program::Cut{} : mine.ends.back();
-      bool const cut_right = end.sends == mine.sends.size() && end.receives == mine.receives.size() &&
-                             end.folds == mine.folds.size() && end.merges == mine.merges.size() &&
-                             end.finishes == mine.finishes.size() && end.reductions == mine.reductions.size();
-      if (!cut_right) fault(Law::matching, rank, "steps lie outside the rounds");
-      auto const operand = [&](BlockId id, Tensor tensor, SlotId slot, bool may_rest) {
-        bool const placed = (may_rest && slot == at_rest) || is_slot(rank, slot);
-        if (!is_block(id, tensor) || !placed) {
-          fault(Law::residency, rank, "block {} in slot {} is not a {} block in a slot of the rank", id, slot,
-                name(tensor));
-        }
-      };
-      for (auto const* transfers : {&mine.sends, &mine.receives}) {
-        for (Transfer const& transfer : *transfers) {
-          if (transfer.peer < 0 || transfer.peer >= plan_.ranks() || transfer.peer == rank) {
-            fault(Law::matching, rank, "a transfer with rank {}", transfer.peer);
-          }
-          bool const exists =
-              transfer.block >= 0 && static_cast<std::size_t>(transfer.block) < plan_.blocks.size();
-          Tensor const tensor = exists ? plan_.block(transfer.block).tensor : Tensor::q;
-          bool const sends = transfers == &mine.sends;
-          bool const may_rest = sends ? tensor == Tensor::q || tensor == Tensor::kv : tensor == Tensor::out;
-          operand(transfer.block, tensor, transfer.slot, may_rest);
-          operand(transfer.whole, tensor, transfer.slot, may_rest);
-        }
-      }
-      for (Fold const& fold : mine.folds) {
-        operand(fold.q, Tensor::q, fold.q_slot, true);
-        operand(fold.kv, Tensor::kv, fold.kv_slot, true);
-        operand(fold.q, Tensor::q, fold.state, false);
-      }
-      for (Merge const& merge : mine.merges) {
-        operand(merge.state, Tensor::state, merge.from, false);
-        operand(merge.state, Tensor::state, merge.into, false);
-      }
-      for (Finish const& finish : mine.finishes) {
-        operand(finish.state, Tensor::state, finish.from, true);
-        operand(finish.out, Tensor::out, finish.into, true);
-      }
-      for (Reduction const& reduction : mine.reductions) {
-        operand(reduction.state, Tensor::state, reduction.from, true);
-        operand(reduction.state, Tensor::state, reduction.into, true);
-      }
-      contents_.emplace_back(mine.slots.size());
-      ended_.emplace_back();
-      largest_.emplace_back(mine.slots.size(), 0);
-    }
-    return found_.empty();
   }
 
   void play_round() {
@@ -469,9 +405,8 @@ class Verifier {
   }
 
   Plan const& plan_;
-  std::size_t most_;
+  Faults faults_;
   std::size_t round_ = 0;
-  std::vector<Violation> found_;
   std::vector<std::vector<Content>> contents_;       ///< [rank][slot]
   std::vector<std::vector<Block>> ended_;            ///< [rank]: what arrived in the caller's output
   std::vector<std::vector<std::uint64_t>> largest_;  ///< [rank][slot]: bytes of the largest block held
