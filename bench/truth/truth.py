@@ -96,6 +96,7 @@ class Bench:
         self.launcher = os.environ["PLAIT_RANKS"]
         self.ranks = asked.hosts * asked.ranks_per_host
         self.machine_words = []
+        self.quiet_at = -1e9  # when the cores were last seen idle
         self.disturbed = 0  # jobs that were measured although others used the cores
 
     def quiet(self, work):
@@ -103,10 +104,13 @@ class Bench:
         attempts, patience = 4, 60
         for _ in range(attempts):
             end = time.monotonic() + patience
-            while busy_share() > self.asked.others and time.monotonic() < end:
+            while time.monotonic() - self.quiet_at > 0.5 and time.monotonic() < end:
+                if busy_share() <= self.asked.others:
+                    break
                 time.sleep(1)
             found = work()
             if busy_share() <= self.asked.others:
+                self.quiet_at = time.monotonic()  # which also tells the next job's beginning
                 return found
         self.disturbed += 1
         return found
@@ -149,6 +153,14 @@ class Bench:
                  candidate["layout"], "--threads", 1, "--repeat", self.asked.repeat, "--json", "-"]
         return json.loads(self.quiet(lambda: self.plait(*words, on_hosts=True)))
 
+    def measure_once(self, problem, source, row, candidate):
+        """Adds one job of the candidate to its row."""
+        found = self.attend(problem, source, candidate)
+        row.seconds.append(found["seconds"]["median"])
+        row.planned_bytes, row.moved_bytes = found["bytes"]["planned"], found["bytes"]["moved"]
+        if max(row.planned_bytes) != candidate["bytes_max"]:
+            raise RuntimeError(f"{problem.name}: {row.strategy}: attend and plan disagree on the bytes")
+
     def measure(self, problem):
         """A report.Case. @raise RuntimeError if a job fails: bytes that differ from the plan's are one way to"""
         plan = self.plan(problem)
@@ -162,14 +174,21 @@ class Bench:
                            seconds=[], planned_bytes=[], moved_bytes=[]) for candidate in measured]
         for _ in range(self.asked.rounds):
             for row, candidate in zip(rows, measured):
-                found = self.attend(problem, source, candidate)
-                row.seconds.append(found["seconds"]["median"])
-                row.planned_bytes, row.moved_bytes = found["bytes"]["planned"], found["bytes"]["moved"]
-                if max(row.planned_bytes) != candidate["bytes_max"]:
-                    raise RuntimeError(f"{problem.name}: {row.strategy}: attend and plan disagree on the bytes")
+                self.measure_once(problem, source, row, candidate)
+        close = contenders(rows, self.asked.close)
+        for _ in range(self.asked.more if len(close) > 1 else 0):
+            for row, candidate in zip(rows, measured):
+                if row in close:
+                    self.measure_once(problem, source, row, candidate)
         return report.Case(name=problem.name, words=problem.words, rows=rows, skipped=len(able) - len(measured),
                            refused=sorted({(candidate["strategy"], candidate["refused"])
                                            for candidate in plan["candidates"] if candidate["refused"]}))
+
+
+def contenders(rows, close):
+    """Those that may be the best, as far as noise lets one tell, and the pick."""
+    most = close * min(row.measured_seconds for row in rows)
+    return [row for row in rows if row.picked or row.measured_seconds <= most]
 
 
 def worth_measuring(candidates, within):
@@ -194,8 +213,8 @@ def inside(asked):
     print(f"first host: {os.uname().nodename}", flush=True)
     with tempfile.TemporaryDirectory(prefix="plait-truth-") as folder:
         bench = Bench(asked, folder)
-        facts = (f"medians of {asked.rounds} jobs, each the median of {asked.repeat} runs, all plans of a case in turn; "
-                 f"{bench.calibrate()}")
+        facts = (f"medians of {asked.rounds} jobs, {asked.rounds + asked.more} of those within {asked.close} times the best "
+                 f"and of the pick, each the median of {asked.repeat} runs, all plans of a case in turn; {bench.calibrate()}")
         every = problems(asked.sizes)
         found = report.load(asked.out / "truth.json", {problem.name for problem in every})
         chosen = asked.cases or range(len(every))
@@ -247,6 +266,10 @@ def parse(words):
     flags.add_argument("--ranks-per-host", type=int, default=1, help="ranks of each host (default 1)")
     flags.add_argument("--rate", default="1gbit", help="of each host's link, each way, as tc writes it (default 1gbit)")
     flags.add_argument("--rounds", type=int, default=3, help="jobs of each plan (default 3)")
+    flags.add_argument("--more", type=int, default=3,
+                       help="jobs more of those that may be the best, and of the pick (default 3)")
+    flags.add_argument("--close", type=float, default=1.1,
+                       help="those within so many times the best measured may be the best (default 1.1)")
     flags.add_argument("--repeat", type=int, default=5, help="runs of each job (default 5)")
     flags.add_argument("--sizes", choices=("usual", "tiny"), default="usual", help="tiny: a test of this script")
     flags.add_argument("--cases", type=numbers, help="their numbers from 0 on, as in 0,3..5 (default all)")

@@ -59,6 +59,9 @@ def check_choice():
     candidates = [{"strategy": name, "predicted_seconds": value} for name, value in seconds.items()]
     chosen = [one["strategy"] for one in harness.worth_measuring(candidates, 1.3)]
     assert chosen == ["ring", "mesh:2x1", "passq", "tree:direct"], chosen
+    rows = [row("ring", 1.0, [1.0, 1.2]), row("passq", 1.0, [1.3]), row("mesh:2x1", 1.0, [1.2, 1.2]),
+            row("tree:log", 1.0, [9.0], picked=True)]
+    assert [one.strategy for one in harness.contenders(rows, 1.1)] == ["ring", "mesh:2x1", "tree:log"]
     assert harness.numbers("0,3..5,9") == [0, 3, 4, 5, 9]
 
 
@@ -88,7 +91,7 @@ def start(plait, folder, *words):
 
 
 def check_hosts(plait, folder):
-    run = start(plait, folder, "--rounds", "1", "--repeat", "2")
+    run = start(plait, folder, "--rounds", "1", "--more", "1", "--repeat", "2")
     output = run.communicate(timeout=200)[0]
     if run.returncode == 77:
         print(output.strip())
