@@ -41,14 +41,19 @@ std::vector<FoldCase> fold_cases(DeviceKind device) {
             {1024, 1024, 8, 2},  {2048, 2048, 4, 4},  {4096, 4096, 8, 1},
             {4096, 16384, 8, 2}, {8192, 8192, 16, 4}, {16384, 4096, 16, 16}};
   }
-  return {{64, 256, 4, 4},   {64, 1024, 8, 8},  {256, 256, 1, 1},   {256, 512, 8, 2},
-          {512, 64, 8, 2},   {512, 128, 8, 8},  {512, 512, 1, 1},   {512, 512, 8, 2},
+  return {{32, 4096, 8, 8},  {64, 1024, 8, 8},  {64, 4096, 8, 8},   {128, 2048, 8, 4}, {256, 256, 1, 1},
+          {256, 512, 8, 2},  {512, 64, 8, 2},   {512, 128, 8, 8},   {512, 512, 1, 1},  {512, 512, 8, 2},
           {1024, 128, 8, 2}, {2048, 256, 1, 1}, {1024, 1024, 2, 2}, {1024, 1024, 8, 2}};
 }
 
 std::vector<FoldCase> causal_cases(DeviceKind device) {
   if (device == DeviceKind::cuda) return {{2048, 2048, 16, 4, true}, {8192, 8192, 16, 4, true}};
   return {{192, 192, 8, 2, true}, {512, 512, 4, 1, true}};
+}
+
+std::string describe(FoldCase const& fold) {
+  return fmt::format("fold of {} rows, {} keys{}, {}:{} heads", fold.rows, fold.keys,
+                     fold.causal ? ", causal" : "", fold.q_heads, fold.kv_heads);
 }
 
 /// A fold of some milliseconds, for exchanges to go on beside, and to see who shares cores with whom.
@@ -142,11 +147,11 @@ class Calibrator {
 void Calibrator::measure_folds() {
   std::deque<FoldBench> folds;
   std::vector<Sample> samples;
-  std::size_t const full = fold_cases(kind_).size();
+  std::vector<FoldCase> cases = fold_cases(kind_);
+  std::size_t const full = cases.size();
+  std::ranges::copy(causal_cases(kind_), std::back_inserter(cases));
   job_.together("preparing folds", [&] {
-    for (auto const& cases : {fold_cases(kind_), causal_cases(kind_)}) {
-      for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
-    }
+    for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
   });
   for (FoldBench& fold : folds) samples.push_back({std::ref(fold), sample_seconds});
   std::vector<double> const seconds = sampler_.means(samples, folds_share * options_.seconds);
@@ -157,15 +162,15 @@ void Calibrator::measure_folds() {
   std::span<TimedFold const> const causal(timed.data() + full, timed.size() - full);
   Machine& machine = result_.machine;
   job_.together("the rates of folds", [&] { fit_folds(whole, machine); });
-  note("folds: {:.1f} GFLOP/s, {:.2f} GB/s and {} each; largest error {:.0f}%",
+  note("folds: {:.1f} GFLOP/s, {:.2f} GB/s of rows, {:.2f} GB/s of keys and {} each; largest error {:.0f}%",
        machine.flops_per_second / 1e9, machine.memory_bytes_per_second / 1e9,
-       format_seconds(machine.fold_seconds), 100 * worst_error(whole, machine));
+       machine.key_bytes_per_second / 1e9, format_seconds(machine.fold_seconds),
+       100 * worst_error(whole, machine));
   fit_edges(causal, machine);
   note("a row at a mask's sloped edge costs {:.0f} keys more; largest error of causal blocks {:.0f}%",
        machine.edge_keys, 100 * worst_error(causal, machine));
-  for (TimedFold const& fold : timed) {
-    explain(fmt::format("fold of {:.3g} flops, {:.3g} bytes", fold.work.flops, fold.work.bytes), fold.seconds,
-            plait::seconds(fold.work, machine));
+  for (std::size_t i = 0; i < timed.size(); ++i) {
+    explain(describe(cases[i]), timed[i].seconds, plait::seconds(timed[i].work, machine));
   }
 }
 

@@ -161,13 +161,16 @@ void fit_folds(std::span<TimedFold const> folds, Machine& machine) {
   std::vector<Observation> observations;
   for (TimedFold const& fold : folds) {
     double const flops = fold.work.flops / busy_share(fold.work, machine);
-    observations.push_back({{1.0, flops, fold.work.bytes}, fold.seconds, weight_of(fold.seconds, longest)});
+    observations.push_back({{1.0, flops, fold.work.row_bytes, fold.work.key_bytes},
+                            fold.seconds,
+                            weight_of(fold.seconds, longest)});
   }
   std::vector<double> const x = fit_non_negative(observations);
   if (x[1] <= 0) throw std::invalid_argument("the folds' times do not grow with their flops");
   machine.fold_seconds = x[0];
   machine.flops_per_second = 1.0 / x[1];
   machine.memory_bytes_per_second = inverse(x[2]);
+  machine.key_bytes_per_second = inverse(x[3]);
 }
 
 void fit_merges(std::span<TimedMerge const> merges, Machine& machine) {
@@ -215,8 +218,8 @@ void fit_rounds(std::span<TimedRound const> rounds, Machine& machine) {
 }
 
 Machine with_computing(Machine machine, double times_as_fast) {
-  for (double* const rate :
-       {&machine.flops_per_second, &machine.memory_bytes_per_second, &machine.merge_bytes_per_second}) {
+  for (double* const rate : {&machine.flops_per_second, &machine.memory_bytes_per_second,
+                             &machine.key_bytes_per_second, &machine.merge_bytes_per_second}) {
     *rate *= times_as_fast;
   }
   for (double* const seconds : {&machine.fold_seconds, &machine.step_seconds, &machine.round_seconds,

@@ -44,7 +44,7 @@ struct TimedExchange {
   double seconds = 0.0;
 };
 
-/// Sets fold_seconds, flops_per_second and memory_bytes_per_second. `units` and `tile_rows` are read. Long
+/// Sets fold_seconds, flops_per_second, memory_bytes_per_second and key_bytes_per_second. `units` and `tile_rows` are read. Long
 /// folds weigh more.
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
 void fit_folds(std::span<TimedFold const> folds, Machine& machine);

@@ -23,6 +23,7 @@ void for_each_number(Target& machine, Visit&& visit) {
   visit("tile_rows", machine.tile_rows);
   visit("edge_keys", machine.edge_keys);
   visit("memory_bytes_per_second", machine.memory_bytes_per_second);
+  visit("key_bytes_per_second", machine.key_bytes_per_second);
   visit("merge_bytes_per_second", machine.merge_bytes_per_second);
   visit("step_seconds", machine.step_seconds);
   for (auto const& [name, link] : {std::pair{"node", &machine.node}, {"network", &machine.network}}) {

@@ -26,6 +26,7 @@ Machine hopper(std::string name, double memory_bytes_per_second) {
           .units = 132,
           .tile_rows = 128,
           .memory_bytes_per_second = memory_bytes_per_second,
+          .key_bytes_per_second = memory_bytes_per_second,
           .merge_bytes_per_second = memory_bytes_per_second,
           .step_seconds = 3e-6,
           .node = {.latency_seconds = 8e-6, .bytes_per_second = 360e9, .message_seconds = 1e-6},
@@ -69,6 +70,7 @@ void validate(Machine const& machine) {
   require("tile_rows", machine.tile_rows, false);
   require("edge_keys", machine.edge_keys, true);
   require("memory_bytes_per_second", machine.memory_bytes_per_second, false);
+  require("key_bytes_per_second", machine.key_bytes_per_second, false);
   require("merge_bytes_per_second", machine.merge_bytes_per_second, false);
   require("step_seconds", machine.step_seconds, true);
   for (auto const& [name, link] :

@@ -56,7 +56,8 @@ FoldWork fold_work(Problem const& problem, Block const& q, Block const& kv, Star
   double const flops_per_pair = 2.0 * heads * static_cast<double>(shape.head_dim + shape.value_dim);
   return {.flops = pairs * flops_per_pair,
           .edge_flops = static_cast<double>(edges) * flops_per_pair,
-          .bytes = bytes_of(Tensor::q, rows, q.heads) + bytes_of(Tensor::kv, keys, kv.heads) + state,
+          .row_bytes = bytes_of(Tensor::q, rows, q.heads) + state,
+          .key_bytes = bytes_of(Tensor::kv, keys, kv.heads),
           .query_heads = heads,
           .rows = static_cast<double>(rows.size())};
 }
@@ -69,7 +70,7 @@ double busy_share(FoldWork const& work, Machine const& machine) {
 double seconds(FoldWork const& work, Machine const& machine) {
   double const flops = work.flops + machine.edge_keys * work.edge_flops;
   return machine.fold_seconds + flops / (machine.flops_per_second * busy_share(work, machine)) +
-         work.bytes / machine.memory_bytes_per_second;
+         work.row_bytes / machine.memory_bytes_per_second + work.key_bytes / machine.key_bytes_per_second;
 }
 
 double merge_bytes(Block const& state, Shape const& shape) {

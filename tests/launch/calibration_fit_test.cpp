@@ -13,6 +13,7 @@ namespace {
 Machine const known{.flops_per_second = 40e9,
                     .fold_seconds = 8e-6,
                     .memory_bytes_per_second = 6e9,
+                    .key_bytes_per_second = 2e9,
                     .merge_bytes_per_second = 3e9,
                     .step_seconds = 2e-6,
                     .node = {.latency_seconds = 30e-6, .bytes_per_second = 1.5e9, .message_seconds = 4e-6}};
@@ -24,7 +25,8 @@ std::vector<FoldWork> works() {
     for (double const keys : {64.0, 1024.0}) {
       for (double const heads : {1.0, 8.0}) {
         all.push_back({.flops = 4 * rows * keys * heads * 128,
-                       .bytes = heads * 4 * (rows * 128 + keys * 256 + 2 * rows * 130),
+                       .row_bytes = heads * 4 * (rows * 128 + 2 * rows * 130),
+                       .key_bytes = heads * 4 * keys * 256,
                        .query_heads = heads,
                        .rows = rows});
       }
@@ -47,8 +49,9 @@ Timed timed(Machine const& machine, double noise) {
   for (FoldWork const& work : works()) {
     double const tiles = work.query_heads * std::ceil(work.rows / machine.tile_rows);
     double const rate = machine.flops_per_second * std::min(1.0, tiles / machine.units);
-    double const exact =
-        machine.fold_seconds + work.flops / rate + work.bytes / machine.memory_bytes_per_second;
+    double const moving =
+        work.row_bytes / machine.memory_bytes_per_second + work.key_bytes / machine.key_bytes_per_second;
+    double const exact = machine.fold_seconds + work.flops / rate + moving;
     result.folds.push_back({work, exact * factor(random)});
   }
   for (double const bytes : {1e3, 1e5, 1e6, 1e7}) {
@@ -78,6 +81,7 @@ TEST(Fit, ExactTimesGiveTheMachineBack) {
   expect_near(found.flops_per_second, 40e9, 1e-6);
   expect_near(found.step_seconds, 2e-6, 1e-6);
   expect_near(found.memory_bytes_per_second, 6e9, 1e-6);
+  expect_near(found.key_bytes_per_second, 2e9, 1e-6);
   expect_near(found.merge_bytes_per_second, 3e9, 1e-6);
   EXPECT_LT(worst_error(times.folds, found), 1e-6);
   EXPECT_LT(worst_error(times.merges, found), 1e-6);
@@ -148,6 +152,7 @@ TEST(Fit, NoisyTimesGiveItBackNearly) {
   fit_merges(times.merges, found);
   expect_near(found.flops_per_second, 40e9, 0.1);
   expect_near(found.memory_bytes_per_second, 6e9, 0.2);
+  expect_near(found.key_bytes_per_second, 2e9, 0.1);
   expect_near(found.fold_seconds, 8e-6, 0.25);
   expect_near(found.merge_bytes_per_second, 3e9, 0.1);
   expect_near(found.step_seconds, 2e-6, 0.25);

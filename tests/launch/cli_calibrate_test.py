@@ -28,7 +28,7 @@ def check_numbers(machine, ranks):
     assert machine["plait_machine"] == 1 and machine["ranks_per_node"] == ranks and machine["units"] == 1, machine
     assert 0.1 <= machine["link_share_computing"] <= 1, machine
     assert machine["crowd_ranks"] == ranks and 1 <= machine["alone_speedup"] <= ranks, machine
-    for key in ("flops_per_second", "memory_bytes_per_second", "merge_bytes_per_second",
+    for key in ("flops_per_second", "memory_bytes_per_second", "key_bytes_per_second", "merge_bytes_per_second",
                 "node.bytes_per_second", "network.bytes_per_second"):
         assert 1e6 < machine[key] <= 1e15, (key, machine)
     for key in ("fold_seconds", "step_seconds", "node.latency_seconds", "node.message_seconds",

@@ -24,7 +24,11 @@ Problem full_problem() {
 /// A megabyte a second, and memory that costs nothing.
 Machine slow_links() {
   Link const link{.latency_seconds = 20e-6, .bytes_per_second = 1e6};
-  return {.flops_per_second = 50e9, .memory_bytes_per_second = 1e15, .node = link, .network = link};
+  return {.flops_per_second = 50e9,
+          .memory_bytes_per_second = 1e15,
+          .key_bytes_per_second = 1e15,
+          .node = link,
+          .network = link};
 }
 
 /// Few queries over many keys: moving the queries is cheaper than moving the keys, and the choice must see

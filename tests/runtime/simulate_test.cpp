@@ -31,8 +31,11 @@ Problem full_problem() {
 /// One level of equal links, and memory that costs nothing.
 Machine flat_machine(double flops_per_second, double bytes_per_second, double latency_seconds) {
   Link const link{.latency_seconds = latency_seconds, .bytes_per_second = bytes_per_second};
-  return {
-      .flops_per_second = flops_per_second, .memory_bytes_per_second = 1e15, .node = link, .network = link};
+  return {.flops_per_second = flops_per_second,
+          .memory_bytes_per_second = 1e15,
+          .key_bytes_per_second = 1e15,
+          .node = link,
+          .network = link};
 }
 
 /// A ring of P equal blocks: P folds one after the other, each hiding a transfer that is shorter.
@@ -138,6 +141,7 @@ Machine tiny_machine(int ranks_per_node) {
   return {.ranks_per_node = ranks_per_node,
           .flops_per_second = 250,
           .memory_bytes_per_second = 1e15,
+          .key_bytes_per_second = 1e15,
           .merge_bytes_per_second = 1e15,
           .node = {.latency_seconds = 0.5, .bytes_per_second = 1000, .message_seconds = 0.25},
           .network = {.latency_seconds = 4, .bytes_per_second = 500, .message_seconds = 0.125}};
@@ -352,6 +356,7 @@ TEST(Rules, StepsTakeTheirStartAndTheirBytes) {
   Machine machine = tiny_machine(1);
   machine.flops_per_second = 1e15;
   machine.memory_bytes_per_second = 1000;
+  machine.key_bytes_per_second = 500;
   machine.merge_bytes_per_second = 1000;
   machine.fold_seconds = 10;
   machine.step_seconds = 20;
@@ -364,7 +369,7 @@ TEST(Rules, StepsTakeTheirStartAndTheirBytes) {
   tiny.merge_at_home(0, q, other);
   tiny.finish(0, q, other, at_rest);
   Simulation const result = simulate(std::move(tiny), machine);
-  EXPECT_NEAR(result.critical.fold, 10 + 2.008 + 10 + 2.516, 1e-6);
+  EXPECT_NEAR(result.critical.fold, 10 + 1.008 + 2 + 10 + 1.516 + 2, 1e-6);
   EXPECT_NEAR(result.critical.merge, 20 + 3 * 0.508 + 20 + 0.508 + 0.504, close);
   EXPECT_NEAR(result.seconds, result.critical.fold + result.critical.merge, close);
 }
@@ -384,14 +389,16 @@ TEST(Rules, OnlyRowsAndKeysThatMeetAreTouched) {
   Block const kv{.tensor = Tensor::kv, .slice = {2, 8}, .heads = {0, 1}};
   FoldWork const all = fold_work(problem, q, kv, Start::carried);
   EXPECT_NEAR(all.flops, (4 * 2 + 4 * 4) * 500, close);
-  EXPECT_NEAR(all.bytes, 8 * 500 + 6 * 1000 + 2 * 8 * 508, close);
+  EXPECT_NEAR(all.row_bytes, 8 * 500 + 2 * 8 * 508, close);
+  EXPECT_NEAR(all.key_bytes, 6 * 1000, close);
   Block const last{.tensor = Tensor::kv, .slice = {4, 8}, .heads = {0, 1}};
   FoldWork const half = fold_work(problem, q, last, Start::carried);
   EXPECT_NEAR(half.flops, 4 * 4 * 500, close);
-  EXPECT_NEAR(half.bytes, 4 * 500 + 4 * 1000 + 2 * 4 * 508, close);
+  EXPECT_NEAR(half.row_bytes, 4 * 500 + 2 * 4 * 508, close);
+  EXPECT_NEAR(half.key_bytes, 4 * 1000, close);
   EXPECT_EQ(half.rows, 4);
   // The rows without a key become identities.
-  EXPECT_NEAR(fold_work(problem, q, last, Start::identity).bytes, 4 * 500 + 4 * 1000 + 8 * 508, close);
+  EXPECT_NEAR(fold_work(problem, q, last, Start::identity).row_bytes, 4 * 500 + 8 * 508, close);
 }
 
 /// Of 8 rows and keys: a causal mask cuts 7 rows short (the last sees all keys), a window of 3 keys to the
@@ -447,6 +454,7 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
                           .fold_seconds = around(1e-6),
                           .units = static_cast<int>(test::uniform(random, 1, 64)),
                           .memory_bytes_per_second = around(1e9),
+                          .key_bytes_per_second = around(1e9),
                           .merge_bytes_per_second = around(1e9),
                           .step_seconds = around(1e-6),
                           .node = random_link(),

@@ -15,10 +15,10 @@ struct Link {
   double message_seconds = 0.0;
 };
 
-/// A rank's fold takes fold_seconds + flops / rate + bytes / memory_bytes_per_second: it reads queries, keys,
-/// values and state, and writes the state, of the rows and keys that its mask lets meet. The rate is
-/// flops_per_second if the fold has row tiles (of tile_rows rows of one head) for all of `units`, and in
-/// proportion less if it has fewer.
+/// A rank's fold takes fold_seconds + flops / rate + row bytes / memory_bytes_per_second + key bytes /
+/// key_bytes_per_second: it reads queries and state, and writes the state, and reads keys and values, of the
+/// rows and keys that its mask lets meet. The rate is flops_per_second if the fold has row tiles (of tile_rows
+/// rows of one head) for all of `units`, and in proportion less if it has fewer.
 struct Machine {
   std::string name = "flat";
   std::string sources = {};  ///< where the numbers are from
@@ -30,7 +30,8 @@ struct Machine {
   /// Keys by which each row costs more where a band's sloped edge cuts its keys off: tiles visit a few that
   /// the mask drops, and test the others. So a causal block takes more than half of a full one.
   double edge_keys = 0.0;
-  double memory_bytes_per_second = 5e9;  ///< of a rank: bytes read and written
+  double memory_bytes_per_second = 5e9;  ///< of a rank: bytes of queries, states and outputs read and written
+  double key_bytes_per_second = 5e9;     ///< of keys and values, which a CPU packs before it multiplies
   double merge_bytes_per_second = 5e9;   ///< of a merge, which computes too
   double step_seconds = 0.0;             ///< of any merge or finish
   Link node = {};                        ///< between ranks of one node

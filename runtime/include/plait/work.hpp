@@ -8,9 +8,10 @@
 namespace plait {
 
 struct FoldWork {
-  double flops = 0.0;       ///< 2 · kept pairs · query heads · batch · (head_dim + value_dim)
-  double edge_flops = 0.0;  ///< what one key more would take, of each row that a sloped edge cuts short
-  double bytes = 0.0;       ///< queries, keys and values read, state written, and read unless it starts there
+  double flops = 0.0;        ///< 2 · kept pairs · query heads · batch · (head_dim + value_dim)
+  double edge_flops = 0.0;   ///< what one key more would take, of each row that a sloped edge cuts short
+  double row_bytes = 0.0;    ///< queries read, state written, and read unless it starts there
+  double key_bytes = 0.0;    ///< keys and values read
   double query_heads = 0.0;  ///< times batch: each has row tiles of its own
   double rows = 0.0;         ///< of one query head
 };
@@ -22,8 +23,8 @@ struct FoldWork {
 /// The share of the machine's units that the fold's row tiles keep busy: up to 1.
 [[nodiscard]] double busy_share(FoldWork const& work, Machine const& machine);
 
-/// Machine::fold_seconds + (flops + edge_keys · edge_flops) / (rate · share) + bytes /
-/// memory_bytes_per_second.
+/// Machine::fold_seconds + (flops + edge_keys · edge_flops) / (rate · share) + row_bytes /
+/// memory_bytes_per_second + key_bytes / key_bytes_per_second.
 [[nodiscard]] double seconds(FoldWork const& work, Machine const& machine);
 
 /// Bytes that a merge of a state touches (both states in, one out), and that a finish does (state in, output
