@@ -290,8 +290,16 @@ std::vector<CudaDeviceInfo> cuda_devices() {
 }
 
 std::string cuda_unavailable() {
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "there is no NVIDIA driver";
   int count = 0;
   cudaError_t const code = cudaGetDeviceCount(&count);
+  if (code == cudaErrorInsufficientDriver) {
+    (void)cudaGetLastError();
+    constexpr int built_for = CUDART_VERSION;
+    return fmt::format("the NVIDIA driver is for CUDA {}.{}, and this build for {}.{}", driver / 1000,
+                       driver % 1000 / 10, built_for / 1000, built_for % 1000 / 10);
+  }
   if (code != cudaSuccess) {
     (void)cudaGetLastError();
     return cudaGetErrorString(code);
