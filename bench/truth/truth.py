@@ -171,7 +171,7 @@ class Bench:
         rows = [report.Row(case=problem.name, strategy=candidate["strategy"], layout=candidate["layout"],
                            predicted_seconds=candidate["predicted_seconds"],
                            picked=(candidate["strategy"], candidate["layout"]) == (plan["strategy"], plan["layout"]),
-                           seconds=[], planned_bytes=[], moved_bytes=[]) for candidate in measured]
+                           seconds=[], planned_bytes=[], moved_bytes=[], slots_bytes=candidate["slots_bytes"]) for candidate in measured]
         for _ in range(self.asked.rounds):
             for row, candidate in zip(rows, measured):
                 self.measure_once(problem, source, row, candidate)

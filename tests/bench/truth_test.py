@@ -33,6 +33,11 @@ def check_report():
                                                  row("passq", 3.5, [2.0])], 0, [])
     assert right.rows[0].measured_seconds == 1.0 and right.rows[0].error == 0.0
     assert right.regret == 1.0 and wrong.regret == 2.0 and wrong.best.strategy == "passq"
+    # One plan under two names: 9 jobs of it, not 3 and 6, of which the median is 2.
+    twins = report.Case("twins", "two ranks", [row("ring", 2.0, [1.0, 2.0, 3.0], picked=True), row("mesh:2x1", 2.5, [1.8]),
+                                               row("allgather", 2.0, [1.0, 1.0, 1.0, 2.0, 3.0, 3.0])], 0, [])
+    assert twins.pooled_seconds(twins.rows[0]) == twins.pooled_seconds(twins.rows[2]) == 2.0
+    assert twins.best.strategy == "mesh:2x1" and twins.regret == 2.0 / 1.8
     total = report.summary([right, wrong])
     assert total["rows"] == 4 and total["bytes_equal"] == 3 and total["near"] == 1 and total["worst_regret"] == 2.0
     # Absolute errors: 0, 25%, 25%, 75%.
