@@ -352,44 +352,55 @@ void Calibrator::measure_host() {
       100 * machine.link_share_computing);
 }
 
-/// Whole attentions, small ones: in them folds find their operands cold, and ranks wait for each other's
-/// threads. What is measured piece by piece misses that; so the pieces are made slower, or faster, all alike,
-/// until plans take what they took.
+struct PlanCase {
+  std::string strategy;
+  Index tokens_per_rank;
+  Index kv_heads;  ///< of 8 query heads
+};
+
+/// Plans in which folds take most of the time, and such in which transfers do.
+std::vector<PlanCase> plan_cases(int ranks) {
+  std::vector<PlanCase> cases = {
+      {"ring", 768, 1}, {"ring", 384, 4}, {"passq", 384, 4}, {"tree:direct", 384, 4}, {"mesh", 384, 4}};
+  if (ranks <= 4) cases.push_back({"ulysses", 384, 4});
+  return cases;
+}
+
+/// Whole attentions, small ones: in them folds find their operands cold, ranks wait for each other's threads,
+/// and links are idle for a while and then busy. What is measured piece by piece misses that; so what ranks
+/// compute, and what links move, is made slower, or faster, all alike, until plans take what they took.
 void Calibrator::measure_plans() {
-  constexpr Index tokens_per_rank = 384;
   constexpr int most_ranks = 64;
   constexpr int runs = 9;
   int const ranks = job_.world().size();
   if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
-  Shape const shape{.q_tokens = tokens_per_rank * ranks,
-                    .kv_tokens = tokens_per_rank * ranks,
-                    .q_heads = 8,
-                    .kv_heads = 4,
-                    .head_dim = options_.elements.head_dim,
-                    .value_dim = options_.elements.value_dim,
-                    .dtype = options_.elements.dtype};
-  Problem const problem{
-      .shape = shape, .mask = Mask::full(shape.q_tokens, shape.kv_tokens), .scale = default_scale(shape)};
-  std::vector<std::string> names = {"ring", "passq", "mesh", "tree:direct"};
-  if (ranks <= shape.kv_heads) names.emplace_back("ulysses");
   std::deque<Plan> plans;
   std::vector<TimedPlan> timed;
   RunOptions run = options_.run;
   run.repeat = runs;
   FirstRanks const all(job_, ranks);
-  for (std::string const& name : names) {
+  for (auto const& [strategy, tokens_per_rank, kv_heads] : plan_cases(ranks)) {
+    Index const tokens = tokens_per_rank * ranks;
+    Shape const shape = shape_of(tokens, tokens, 8, kv_heads, options_.elements);
+    Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = default_scale(shape)};
     Plan const& plan =
-        plans.emplace_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), name));
+        plans.emplace_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
     MeasuredPoint const point = measure_point(job_, all, plan, choice_, run, Record::nothing);
     timed.push_back({&plan, median(point.seconds)});
   }
   Machine& machine = result_.machine;
-  double const times_as_fast = fit_computing(timed, machine);
-  machine = with_computing(machine, times_as_fast);
+  Speeds const speeds = fit_speeds(timed, machine);
+  machine = with_speeds(machine, speeds);
   for (auto const& [plan, seconds] : timed) {
-    explain("attention by " + plan->strategy, seconds, simulate(*plan, machine, Record::nothing).seconds);
+    Shape const& shape = plan->problem.shape;
+    explain(fmt::format("attention by {}, {} tokens, {}:{} heads", plan->strategy, shape.q_tokens,
+                        shape.q_heads, shape.kv_heads),
+            seconds, simulate(*plan, machine, Record::nothing).seconds);
   }
-  note("whole attentions compute {:.2f} times as fast as their pieces did", times_as_fast);
+  note(
+      "whole attentions compute {:.2f} times as fast as their pieces did, and move bytes {:.2f} times as "
+      "fast",
+      speeds.computing, speeds.moving);
 }
 
 std::string Calibrator::sources() const {

@@ -217,35 +217,59 @@ void fit_rounds(std::span<TimedRound const> rounds, Machine& machine) {
   machine.host_seconds_per_byte = through_zero && squares > 0 ? std::max(0.0, products / squares) : slope;
 }
 
-Machine with_computing(Machine machine, double times_as_fast) {
+Machine with_speeds(Machine machine, Speeds speeds) {
   for (double* const rate : {&machine.flops_per_second, &machine.memory_bytes_per_second,
                              &machine.key_bytes_per_second, &machine.merge_bytes_per_second}) {
-    *rate *= times_as_fast;
+    *rate *= speeds.computing;
   }
   for (double* const seconds : {&machine.fold_seconds, &machine.step_seconds, &machine.round_seconds,
                                 &machine.host_seconds_per_byte}) {
-    *seconds /= times_as_fast;
+    *seconds /= speeds.computing;
   }
+  for (Link* const link : {&machine.node, &machine.network}) {
+    link->bytes_per_second *= speeds.moving;
+    link->latency_seconds /= speeds.moving;
+    link->message_seconds /= speeds.moving;
+  }
+  machine.port_bytes_per_second *= speeds.moving;
   return machine;
 }
 
-double fit_computing(std::span<TimedPlan const> plans, Machine const& machine) {
-  constexpr int halvings = 20;
-  auto const too_slow = [&](double times_as_fast) {
-    Machine const tried = with_computing(machine, times_as_fast);
-    double sum = 0.0;
+Speeds fit_speeds(std::span<TimedPlan const> plans, Machine const& machine) {
+  // Whichever is longer of what ranks compute and what links move makes a plan's time, so slopes jump: a grid
+  // is laid about the best point so far, finer and finer.
+  constexpr int each_way = 2;
+  constexpr int levels = 8;
+  constexpr double trust = 1e-3;  // in 1: so much does its squared logarithm count
+  auto const squares = [&](double computing, double moving) {
+    Machine const tried = with_speeds(machine, {std::exp(computing), std::exp(moving)});
+    double sum = trust * (computing * computing + moving * moving);
     for (auto const& [plan, seconds] : plans) {
-      sum += std::log(simulate(*plan, tried, Record::nothing).seconds / seconds);
+      double const error = std::log(simulate(*plan, tried, Record::nothing).seconds / seconds);
+      sum += error * error;
     }
-    return sum > 0;
+    return sum;
   };
-  double low = 0.5;
-  double high = 2.0;
-  for (int step = 0; step < halvings; ++step) {
-    double const middle = std::sqrt(low * high);
-    (too_slow(middle) ? low : high) = middle;
+  double const farthest = std::log(2.0);
+  double computing = 0.0;
+  double moving = 0.0;
+  double least = squares(computing, moving);
+  double step = farthest / each_way;
+  for (int level = 0; level < levels; ++level, step /= 2) {
+    double const middle[2] = {computing, moving};
+    for (int i = -each_way; i <= each_way; ++i) {
+      for (int j = -each_way; j <= each_way; ++j) {
+        double const x = std::clamp(middle[0] + i * step, -farthest, farthest);
+        double const y = std::clamp(middle[1] + j * step, -farthest, farthest);
+        double const found = squares(x, y);
+        if (found >= least) continue;
+        least = found;
+        computing = x;
+        moving = y;
+      }
+    }
   }
-  return std::sqrt(low * high);
+  return {std::exp(computing), std::exp(moving)};
 }
 
 double seconds_of(TimedExchange const& exchange, Link const& link) {

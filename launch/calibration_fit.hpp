@@ -44,8 +44,8 @@ struct TimedExchange {
   double seconds = 0.0;
 };
 
-/// Sets fold_seconds, flops_per_second, memory_bytes_per_second and key_bytes_per_second. `units` and `tile_rows` are read. Long
-/// folds weigh more.
+/// Sets fold_seconds, flops_per_second, memory_bytes_per_second and key_bytes_per_second. `units` and
+/// `tile_rows` are read. Long folds weigh more.
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
 void fit_folds(std::span<TimedFold const> folds, Machine& machine);
 
@@ -71,11 +71,16 @@ struct TimedPlan {
   double seconds = 0.0;
 };
 
-/// The machine with all that its ranks compute so many times as fast, links as they are.
-[[nodiscard]] Machine with_computing(Machine machine, double times_as_fast);
-/// How much faster, or slower, ranks must compute for simulations to be neither above nor below the measured
-/// times on (geometric) average; within a half and 2.
-[[nodiscard]] double fit_computing(std::span<TimedPlan const> plans, Machine const& machine);
+/// How many times as fast whole plans compute and move bytes as their pieces did.
+struct Speeds {
+  double computing = 1.0;
+  double moving = 1.0;
+};
+/// The machine with all that its ranks compute, and all that its links do, so many times as fast.
+[[nodiscard]] Machine with_speeds(Machine machine, Speeds speeds);
+/// The speeds, each within a half and 2, for which simulations are nearest to the measured times: least
+/// squares of the logarithms. What the plans do not tell stays near 1.
+[[nodiscard]] Speeds fit_speeds(std::span<TimedPlan const> plans, Machine const& machine);
 
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.
 [[nodiscard]] double seconds_of(TimedExchange const& exchange, Link const& link);

@@ -31,16 +31,6 @@ std::unique_ptr<DeviceMemory> random_elements(Device& device, DType dtype, Index
   return memory;
 }
 
-Shape shape_of(Index rows, Index keys, Index q_heads, Index kv_heads, ElementShape const& elements) {
-  return {.q_tokens = rows,
-          .kv_tokens = keys,
-          .q_heads = q_heads,
-          .kv_heads = kv_heads,
-          .head_dim = elements.head_dim,
-          .value_dim = elements.value_dim,
-          .dtype = elements.dtype};
-}
-
 Problem problem_of(FoldCase const& fold, ElementShape const& elements) {
   Shape const shape = shape_of(fold.rows, fold.keys, fold.q_heads, fold.kv_heads, elements);
   return {.shape = shape,
@@ -62,6 +52,16 @@ StateView state_of(DeviceMemory const& memory, Shape const& shape) {
 }
 
 }  // namespace
+
+Shape shape_of(Index rows, Index keys, Index q_heads, Index kv_heads, ElementShape const& elements) {
+  return {.q_tokens = rows,
+          .kv_tokens = keys,
+          .q_heads = q_heads,
+          .kv_heads = kv_heads,
+          .head_dim = elements.head_dim,
+          .value_dim = elements.value_dim,
+          .dtype = elements.dtype};
+}
 
 FoldBench::FoldBench(Device& device, FoldCase const& fold, ElementShape const& elements)
     : device_(device), problem_(problem_of(fold, elements)) {

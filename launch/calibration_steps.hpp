@@ -25,6 +25,10 @@ struct ElementShape {
   Index value_dim = 128;
 };
 
+/// A problem of one batch entry.
+[[nodiscard]] Shape shape_of(Index rows, Index keys, Index q_heads, Index kv_heads,
+                             ElementShape const& elements);
+
 /// One fold with operands of its own, random numbers in (−1, 1); the state is read and written. `device`
 /// outlives it.
 class FoldBench {

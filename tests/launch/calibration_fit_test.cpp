@@ -125,24 +125,43 @@ TEST(Fit, RoundsGiveTheirStartAndTheirBytesBack) {
   EXPECT_EQ(found.host_seconds_per_byte, 0.0);
 }
 
-/// Plans that took as long as on a machine that computes 0.8 times as fast, and one whose links alone count.
-TEST(Fit, PlansTellHowFastRanksCompute) {
-  Shape const shape{.q_tokens = 4096, .kv_tokens = 4096, .q_heads = 4, .kv_heads = 4};
-  Problem const problem{.shape = shape, .mask = Mask::full(4096, 4096), .scale = 1.0};
-  Layouts const layouts = make_layouts("contiguous", problem.mask, 4);
+/// Plans that took as long as on a machine that computes 0.8 times as fast and moves bytes 1.25 times as
+/// fast.
+TEST(Fit, PlansTellHowFastRanksComputeAndLinksMove) {
   std::vector<TimedPlan> timed;
   std::vector<Plan> plans;
-  for (std::string_view const name : {"ring", "passq"}) plans.push_back(make_plan(problem, layouts, name));
-  for (Plan const& plan : plans) {
-    timed.push_back({&plan, simulate(plan, with_computing(known, 0.8), Record::nothing).seconds});
+  for (Index const tokens : {512, 4096}) {  // transfers take most of the time, or folds
+    Shape const shape{.q_tokens = tokens, .kv_tokens = tokens, .q_heads = 4, .kv_heads = 4};
+    Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = 1.0};
+    Layouts const layouts = make_layouts("contiguous", problem.mask, 4);
+    for (std::string_view const name : {"ring", "passq", "ulysses"}) {
+      plans.push_back(make_plan(problem, layouts, name));
+    }
   }
-  expect_near(fit_computing(timed, known), 0.8, 1e-4);
-  for (TimedPlan& plan : timed) plan.seconds *= 10;
-  expect_near(fit_computing(timed, known), 0.5, 1e-4);
-  Machine const slower = with_computing(known, 0.5);
-  EXPECT_EQ(slower.flops_per_second, known.flops_per_second / 2);
-  EXPECT_EQ(slower.step_seconds, known.step_seconds * 2);
-  EXPECT_EQ(slower.node.bytes_per_second, known.node.bytes_per_second);
+  Machine slow_links = known;
+  slow_links.network.bytes_per_second = 100e6;
+  for (Machine const& machine : {known, slow_links}) {
+    timed.clear();
+    Machine const true_one = with_speeds(machine, {.computing = 0.8, .moving = 1.25});
+    for (Plan const& plan : plans)
+      timed.push_back({&plan, simulate(plan, true_one, Record::nothing).seconds});
+    Speeds const found = fit_speeds(timed, machine);
+    bool const links_count = machine.network.bytes_per_second < 1e9;
+    expect_near(found.computing, 0.8, 0.01);
+    // Where transfers are hidden, plans say little of links.
+    expect_near(found.moving, 1.25, links_count ? 0.02 : 0.25);
+    for (TimedPlan& plan : timed) plan.seconds *= 10;
+    expect_near(fit_speeds(timed, machine).computing, 0.5, 1e-6);
+  }
+}
+
+TEST(Fit, SpeedsChangeWhatComputesAndWhatMoves) {
+  Machine const other = with_speeds(known, {.computing = 0.5, .moving = 2});
+  EXPECT_EQ(other.flops_per_second, known.flops_per_second / 2);
+  EXPECT_EQ(other.key_bytes_per_second, known.key_bytes_per_second / 2);
+  EXPECT_EQ(other.step_seconds, known.step_seconds * 2);
+  EXPECT_EQ(other.node.bytes_per_second, known.node.bytes_per_second * 2);
+  EXPECT_EQ(other.node.latency_seconds, known.node.latency_seconds / 2);
 }
 
 TEST(Fit, NoisyTimesGiveItBackNearly) {

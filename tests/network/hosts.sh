@@ -73,8 +73,8 @@ for ((i = 0; i < hosts; ++i)); do
   # up, after seconds and not its usual quarter of an hour.
   ip netns exec "$name" sysctl -q -w net.ipv4.tcp_retries2=5
   # Both ends: what leaves the host, and what the bridge sends to it.
-  tc -n "$name" qdisc add dev eth0 root tbf rate "$rate" burst 256kb latency 50ms || exit 1
-  tc qdisc add dev "plv$id-$i" root tbf rate "$rate" burst 256kb latency 50ms || exit 1
+  tc -n "$name" qdisc add dev eth0 root tbf rate "$rate" burst 128kb latency 50ms || exit 1
+  tc qdisc add dev "plv$id-$i" root tbf rate "$rate" burst 128kb latency 50ms || exit 1
   names+=("$name")
   slots+=("$name:$ranks_per_host")
 done
