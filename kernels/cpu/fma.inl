@@ -5,7 +5,8 @@
 #include "panel.inl"
 
 constexpr Index row_step = block_rows / 3;
-constexpr Index depth_step = lanes / word_elements;  // unrolled
+// Unrolled where registers are left for what GCC then loads early.
+constexpr Index depth_step = registers > 16 ? lanes / word_elements : 1;
 constexpr int row_unroll = 12;  // all: sums stay in registers
 
 /// sums = A · B: A is [rows][depth], B is [depth][panel], `vectors` of it wide; depth is a multiple of
