@@ -5,10 +5,12 @@
 #include "panel.inl"
 
 constexpr Index row_step = block_rows / 3;
-constexpr Index depth_step = 1;
+// Unrolled where registers are left for what GCC then loads early.
+constexpr Index depth_step = registers > 16 ? lanes / word_elements : 1;
 constexpr int row_unroll = 12;  // all: sums stay in registers
 
-/// sums = A · B: A is [rows][depth], B is [depth][panel], `vectors` of it wide.
+/// sums = A · B: A is [rows][depth], B is [depth][panel], `vectors` of it wide; depth is a multiple of
+/// depth_step.
 template <Index rows, Index vectors>
 inline void multiply_here(float const* a, float const* b, Index depth, Vector (&sums)[rows][vectors]) {
 #pragma GCC unroll 12
@@ -16,16 +18,22 @@ inline void multiply_here(float const* a, float const* b, Index depth, Vector (&
 #pragma GCC unroll 2
     for (Index j = 0; j < vectors; ++j) sums[i][j] = Vector{};
   }
-  for (Index d = 0; d < depth; ++d) {
-    Vector columns[vectors];
+  for (Index d = 0; d < depth; d += depth_step) {
+    asm("" : "+r"(a), "+r"(b));  // GCC would count in vector registers, whose units are busy
+#pragma GCC unroll 16
+    for (Index step = 0; step < depth_step; ++step) {
+      Vector columns[vectors];
 #pragma GCC unroll 2
-    for (Index j = 0; j < vectors; ++j) columns[j] = load_vector(b + d * panel + j * lanes);
+      for (Index j = 0; j < vectors; ++j) columns[j] = load_vector(b + step * panel + j * lanes);
 #pragma GCC unroll 12
-    for (Index i = 0; i < rows; ++i) {
-      Vector const value = splat(a[i * row_stride + d]);
+      for (Index i = 0; i < rows; ++i) {
+        Vector const value = splat(a[i * row_stride + step]);
 #pragma GCC unroll 2
-      for (Index j = 0; j < vectors; ++j) sums[i][j] = multiply_add(sums[i][j], value, columns[j]);
+        for (Index j = 0; j < vectors; ++j) sums[i][j] = multiply_add(sums[i][j], value, columns[j]);
+      }
     }
+    a += depth_step;
+    b += depth_step * panel;
   }
 }
 

@@ -15,6 +15,9 @@ static_assert(largest_block % panel == 0 && largest_block <= largest_dim && tile
 #include "pack.inl"
 
 constexpr Index queries_at_once = block_rows / 6;  // loaded between two panels of scores
+// Words of a key and its value of which the second cache holds the largest block: in half of 1 MiB, which
+// servers with AVX-512 have, or of 512 KiB.
+constexpr Index cached_words = registers > 16 ? 256 : 128;
 
 /// Calls use(rows, vectors), both std::integral_constant, with the least number of rows that will do.
 template <class Use>
@@ -35,7 +38,7 @@ struct Scratch {
         row_words(round_up(depth, lanes)),
         value_columns(round_up(value_dim, lanes)),
         // K and V of a block, packed, stay in the second cache; and a row's scores in the first.
-        key_block(depth + value_columns / word_elements <= 128 ? largest_block : largest_block / 2) {
+        key_block(depth + value_columns / word_elements <= cached_words ? largest_block : largest_block / 2) {
     auto const take = [&](Index floats) {
       float* const part = memory;
       memory += round_up(floats, 16);
