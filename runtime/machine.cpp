@@ -10,10 +10,10 @@
 namespace plait {
 namespace {
 
-/// Rates of folds: bench/results/h200.md and h100.md (D 128, bf16, 64k tokens and more). The H100 has the same chip at
-/// the same clocks; its memory is slower. Links: NVIDIA H100/H200 data sheets, NVLink 900 GB/s per GPU both
-/// ways together and 400 Gb/s InfiniBand per GPU, at four fifths and 96% of nominal; latencies as collectives
-/// over NCCL see them.
+/// Rates of folds: bench/results/h200.md and h100.md (D 128, bf16, 64k tokens and more). The H100 has the
+/// same chip at the same clocks; its memory is slower. Links: NVIDIA H100/H200 data sheets, NVLink 900 GB/s
+/// per GPU both ways together and 400 Gb/s InfiniBand per GPU, at four fifths and 96% of nominal; latencies
+/// as collectives over NCCL see them.
 Machine hopper(std::string name, double memory_bytes_per_second) {
   return {.name = std::move(name),
           .sources =
@@ -82,6 +82,10 @@ void validate(Machine const& machine) {
   require("round_seconds", machine.round_seconds, true);
   require("round_share", machine.round_share, true);
   require("link_share_computing", machine.link_share_computing, false);
+  if (machine.link_share_computing > 1) {
+    throw InvalidProblem(fmt::format("machine '{}': link_share_computing is {}, it must be 1 or less",
+                                     machine.name, machine.link_share_computing));
+  }
   require("crowd_ranks", machine.crowd_ranks, false);
   require("alone_speedup", machine.alone_speedup, false);
 }

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <compare>
+#include <limits>
+#include <numeric>
 #include <optional>
-#include <tuple>
+#include <utility>
 
 #include "plait/strategy.hpp"
 #include "plait/volume.hpp"
@@ -53,46 +56,124 @@ std::vector<std::string> names_to_weigh(std::string_view asked, Problem const& p
                   asked));
 }
 
-/// Least predicted time, then fewest bytes.
-using Cost = std::tuple<double, std::uint64_t>;
+/// Ranks that tell how long a plan takes at least: ends of the layout, and the rank whose queries see most.
+std::vector<int> ranks_to_sample(Mask const& mask, Layout const& q) {
+  std::vector<int> ranks = {0, q.ranks() - 1};
+  Index most = 0;
+  for (int rank = 0; rank < q.ranks(); ++rank) {
+    Index area = 0;
+    for (Slice const slice : q.slices(rank)) area += mask.area(slice, {0, mask.kv_tokens()});
+    if (area <= most) continue;
+    most = area;
+    ranks.back() = rank;
+  }
+  return ranks;
+}
+
+/// Weighs candidates, and keeps the best.
+class Scales {
+ public:
+  Scales(Problem const& problem, Machine const& machine, Weigh which)
+      : problem_(problem), machine_(machine), which_(which) {}
+
+  void add(std::string const& strategy, NamedLayouts const& named) {
+    candidates_.push_back({.strategy = strategy, .layout = named.name});
+    layouts_.push_back(&named.layouts);
+  }
+
+  Choice choose() && {
+    bool const bounded = which_ == Weigh::best && candidates_.size() > 1;
+    for (std::size_t i = 0; i < candidates_.size() && bounded; ++i) bound(i);
+    std::vector<std::size_t> order(candidates_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return candidates_[i].least_seconds; });
+    for (std::size_t const i : order) weigh(i);
+    if (!best_) throw InvalidProblem(refusals());
+    return {.plan = std::move(*best_),
+            .layout = candidates_[best_cost_.index].layout,
+            .candidates = std::move(candidates_)};
+  }
+
+ private:
+  /// Least predicted time, then fewest bytes, then the first.
+  struct Cost {
+    double seconds = 0.0;
+    std::uint64_t bytes = 0;
+    std::size_t index = 0;
+    friend auto operator<=>(Cost const&, Cost const&) = default;
+  };
+
+  [[nodiscard]] double most_seconds() const {
+    return best_ && which_ == Weigh::best ? best_cost_.seconds : std::numeric_limits<double>::infinity();
+  }
+
+  void bound(std::size_t index) {
+    Candidate& candidate = candidates_[index];
+    Layouts const& layouts = *layouts_[index];
+    std::vector<int> const ranks = ranks_to_sample(problem_.mask, layouts.q);
+    try {
+      // Sums in another order than the simulation's: a little less, so that rounding gives nothing up.
+      constexpr double rounding = 1e-9;
+      Plan const plan = make_plan(problem_, layouts, candidate.strategy, ranks);
+      candidate.least_seconds = (1.0 - rounding) * least_seconds(plan, ranks, machine_);
+    } catch (InvalidProblem const& error) {
+      candidate.refused = error.what();
+    }
+  }
+
+  void weigh(std::size_t index) {
+    Candidate& candidate = candidates_[index];
+    if (!candidate.refused.empty() || candidate.least_seconds > most_seconds()) return;
+    try {
+      Plan plan = make_plan(problem_, *layouts_[index], candidate.strategy);
+      Simulation const simulation = simulate(plan, machine_, Record::nothing, most_seconds());
+      candidate.least_seconds = std::max(candidate.least_seconds, simulation.seconds);
+      if (simulation.seconds > most_seconds()) return;
+      Volume const moved = volume(plan);
+      candidate.weight = {.seconds = simulation.seconds,
+                          .critical = simulation.critical,
+                          .bytes_max = largest(moved.sent),
+                          .slots_bytes = largest(moved.slots)};
+      Cost const cost{candidate.weight->seconds, candidate.weight->bytes_max, index};
+      if (best_ && best_cost_ < cost) return;
+      best_ = std::move(plan);
+      best_cost_ = cost;
+    } catch (InvalidProblem const& error) {
+      candidate.refused = error.what();
+    }
+  }
+
+  [[nodiscard]] std::string refusals() const {
+    std::string all;
+    for (Candidate const& candidate : candidates_) {
+      all += fmt::format("{}{}", all.empty() ? "" : "; ", candidate.refused);
+    }
+    return all;
+  }
+
+  Problem const& problem_;
+  Machine const& machine_;
+  Weigh which_;
+  std::vector<Candidate> candidates_;
+  std::vector<Layouts const*> layouts_;  ///< of each
+  std::optional<Plan> best_;
+  Cost best_cost_;
+};
 
 }  // namespace
 
 Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
-                   Machine const& machine, Reduce reduce) {
+                   Machine const& machine, Reduce reduce, Weigh weigh) {
   validate(problem);
+  validate(machine);
   std::vector<std::string> const names = names_to_weigh(
       strategy, problem, {.ranks = ranks, .ranks_per_node = machine.ranks_per_node, .reduce = reduce});
-  std::optional<Choice> best;
-  Cost best_cost;
-  std::vector<Candidate> candidates;
-  std::string refusals;
-  for (NamedLayouts const& named : layouts_to_weigh(layout, problem.mask, ranks)) {
-    for (std::string const& name : names) {
-      Candidate candidate{.strategy = name, .layout = named.name, .refused = {}};
-      try {
-        Plan plan = make_plan(problem, named.layouts, name);
-        Volume const moved = volume(plan);
-        Simulation const simulation = simulate(plan, machine, Record::nothing);
-        candidate.predicted_seconds = simulation.seconds;
-        candidate.critical = simulation.critical;
-        candidate.bytes_max = largest(moved.sent);
-        candidate.slots_bytes = largest(moved.slots);
-        Cost const cost(candidate.predicted_seconds, candidate.bytes_max);
-        if (!best || cost < best_cost) {
-          best = {.plan = std::move(plan), .layout = named.name, .candidates = {}};
-          best_cost = cost;
-        }
-      } catch (InvalidProblem const& error) {
-        candidate.refused = error.what();
-        refusals += fmt::format("{}{}", refusals.empty() ? "" : "; ", error.what());
-      }
-      candidates.push_back(std::move(candidate));
-    }
+  std::vector<NamedLayouts> const layouts = layouts_to_weigh(layout, problem.mask, ranks);
+  Scales scales(problem, machine, weigh);
+  for (NamedLayouts const& named : layouts) {
+    for (std::string const& name : names) scales.add(name, named);
   }
-  if (!best) throw InvalidProblem(refusals);
-  best->candidates = std::move(candidates);
-  return std::move(*best);
+  return std::move(scales).choose();
 }
 
 }  // namespace plait

@@ -87,6 +87,7 @@ class Tree {
   void spread(Visit& visit, std::size_t reach) {
     for (std::size_t to = reach; to < std::min(next(reach), visit.size()); ++to) {
       std::size_t const from = parent(to, reach);
+      if (!plan_.writes(visit.ranks[from]) && !plan_.writes(visit.ranks[to])) continue;
       visit.slots[to] = plan_.send(visit.ranks[from], visit.slots[from], visit.ranks[to], visit.q);
     }
   }
@@ -95,6 +96,7 @@ class Tree {
   void fold(Visit& visit, std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < std::min(end, visit.size()); ++i) {
       int const rank = visit.ranks[i];
+      if (!plan_.writes(rank)) continue;
       if (i > 0) visit.states[i] = plan_.acquire(rank, plan_.state_of(visit.q));
       for (BlockId const kv : plan_.kv_blocks(rank)) {
         if (!plan_.meet(visit.q, kv)) continue;
@@ -112,6 +114,7 @@ class Tree {
   void collect(Visit& visit, std::size_t reach, std::vector<Returned>& returned) {
     for (std::size_t from = reach; from < std::min(next(reach), visit.size()); ++from) {
       std::size_t const to = parent(from, reach);
+      if (!plan_.writes(visit.ranks[from]) && !plan_.writes(visit.ranks[to])) continue;
       SlotId const slot =
           plan_.send(visit.ranks[from], visit.states[from], visit.ranks[to], plan_.state_of(visit.q));
       plan_.release(visit.ranks[from], visit.states[from]);
@@ -151,7 +154,8 @@ class Tree {
 
 }  // namespace
 
-Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+               std::span<int const> only) {
   if (arguments.empty()) arguments = "log";
   if (arguments != "log" && arguments != "direct" && arguments != "native") {
     throw InvalidProblem(
@@ -160,7 +164,7 @@ Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view 
   Return const by = arguments == "log"      ? Return::log
                     : arguments == "direct" ? Return::direct
                                             : Return::native;
-  PlanBuilder plan(problem, layouts, fmt::format("tree:{}", arguments));
+  PlanBuilder plan(problem, layouts, fmt::format("tree:{}", arguments), only);
   Tree(plan, by).write();
   return std::move(plan).finish_at_home();
 }
