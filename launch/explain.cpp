@@ -27,7 +27,7 @@ std::array<Part, 5> parts(Spent const& spent) {
           {"latency", spent.latency}};
 }
 
-/// Those that were weighed come first: of the others no more is known than the least.
+/// Those that were weighed to the end come first: of the others only a least is known.
 std::pair<bool, double> order(Candidate const& candidate) {
   return {!candidate.weight, candidate.least_seconds};
 }

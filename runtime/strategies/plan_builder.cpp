@@ -234,9 +234,19 @@ Plan PlanBuilder::done() && {
 }
 
 Plan PlanBuilder::finish_at_home() && {
+  // Without the others' programs the last round is known only to ranks that have a step in the last of all.
+  bool const all = written_.size() == plan_.programs.size();
+  std::vector<char> finishes(plan_.programs.size(), all ? 1 : 0);
+  for (int const rank : written_) {
+    auto const& ends = at(plan_.programs, rank).ends;
+    if (ends.empty()) continue;
+    Program::Cut const before = ends.size() == 1 ? Program::Cut{} : ends[ends.size() - 2];
+    if (!(ends.back() == before)) at(finishes, rank) = 1;
+  }
   drop_empty_rounds();
   home_states_.resize(plan_.blocks.size(), at_rest);
   for (int const rank : written_) {
+    if (at(finishes, rank) == 0) continue;
     Program& program = at(plan_.programs, rank);
     for (BlockId const q : q_blocks(rank)) {
       finish(rank, q, home_states_[static_cast<std::size_t>(q)], at_rest);

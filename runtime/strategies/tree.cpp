@@ -20,13 +20,18 @@ struct Visit {
   [[nodiscard]] std::size_t size() const { return ranks.size(); }
 };
 
-std::vector<Visit> visits(PlanBuilder const& plan) {
+/// How states come home.
+enum class Return : std::uint8_t { log, direct, native };
+
+std::vector<Visit> visits(PlanBuilder const& plan, Return by) {
   std::vector<Visit> found;
   for (int home = 0; home < plan.ranks(); ++home) {
     for (BlockId const q : plan.q_blocks(home)) {
       Visit visit{.q = q, .ranks = {home}, .slots = {}, .states = {}};
       for (int distance = 1; distance < plan.ranks(); ++distance) {
         int const rank = (home + distance) % plan.ranks();
+        // Only there does no third rank matter.
+        if (by == Return::direct && !plan.writes(home) && !plan.writes(rank)) continue;
         if (plan.rank_serves(rank, q)) visit.ranks.push_back(rank);
       }
       visit.slots.assign(visit.size(), at_rest);
@@ -37,12 +42,9 @@ std::vector<Visit> visits(PlanBuilder const& plan) {
   return found;
 }
 
-/// How states come home.
-enum class Return : std::uint8_t { log, direct, native };
-
 class Tree {
  public:
-  Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by), visits_(visits(plan)) {
+  Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by), visits_(visits(plan, by)) {
     for (Visit const& visit : visits_) most_ = std::max(most_, visit.size());
   }
 

@@ -83,7 +83,8 @@ class PlanBuilder {
 
   /// The plan, without the rounds in which no rank that is written has a step.
   [[nodiscard]] Plan done() &&;
-  /// The same, with all blocks of `q_blocks` finished at home in the last round, or after its reductions.
+  /// The same, with all blocks of `q_blocks` finished at home in the last round, or after its reductions; if
+  /// not all programs are written, only where that round is certain to be the whole plan's last.
   [[nodiscard]] Plan finish_at_home() &&;
 
  private:

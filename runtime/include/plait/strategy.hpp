@@ -46,8 +46,7 @@ struct Strategy {
 /// deterministic: the same arguments give the same plan on every rank.
 /// @param only  ranks: theirs are the only programs that are written, in much less time; none: all are. They
 /// do in each round what they do in the whole plan, but blocks and slots are numbered, and steps of a kind
-/// ordered, in other ways; rounds in which none of them has a step are left out, and finishes at home come in
-/// the last of theirs
+/// ordered, in other ways; rounds in which none of them has a step are left out, and so may be finishes
 /// @throws InvalidProblem if the name is unknown (naming those that exist), if the problem is invalid, or if
 /// the layouts are not for it
 [[nodiscard]] Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name,
