@@ -20,7 +20,8 @@ PARTS = {"imbalance": "uneven or small folds", "merge": "merges", "node": "links
 def candidates(plait, heads, kv_heads, ranks, strategy):
     """What the planner weighs: names and bytes of the rank that sends most, full mask, contiguous."""
     words = ["plan", "--tokens", TOKENS, "--heads", heads, "--kv-heads", kv_heads, "--dim", DIM, "--dtype", "bf16",
-             "--ranks", ranks, "--strategy", strategy, "--layout", "contiguous", "--machine", "h200", "--json", "-"]
+             "--ranks", ranks, "--strategy", strategy, "--layout", "contiguous", "--machine", "h200", "--weigh",
+             "all", "--json", "-"]
     done = subprocess.run([str(plait), *map(str, words)], capture_output=True, text=True, check=True)
     return [found for found in json.loads(done.stdout)["candidates"] if not found["refused"]]
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "plait/strategy.hpp"
@@ -26,7 +27,12 @@ std::array<Part, 5> parts(Spent const& spent) {
           {"latency", spent.latency}};
 }
 
-/// The best candidate of each strategy that has one, in the order of their times.
+/// Those that were weighed to the end come first: of the others only a least is known.
+std::pair<bool, double> order(Candidate const& candidate) {
+  return {!candidate.weight, candidate.least_seconds};
+}
+
+/// The best candidate of each strategy that has one, or the most promising, in the order of their times.
 std::vector<Candidate const*> best_of_each(std::vector<Candidate> const& candidates) {
   std::vector<Candidate const*> best;
   for (Candidate const& candidate : candidates) {
@@ -36,22 +42,24 @@ std::vector<Candidate const*> best_of_each(std::vector<Candidate> const& candida
     });
     if (same == best.end()) {
       best.push_back(&candidate);
-    } else if (candidate.predicted_seconds < (*same)->predicted_seconds) {
+    } else if (order(candidate) < order(**same)) {
       *same = &candidate;
     }
   }
-  std::ranges::stable_sort(best, {}, &Candidate::predicted_seconds);
+  std::ranges::stable_sort(best, {}, [](Candidate const* candidate) { return order(*candidate); });
   return best;
 }
 
 std::string row(Candidate const& candidate, double least) {
   std::string const behind =
-      candidate.predicted_seconds > least
-          ? fmt::format("{:.1f}% more than the best", 100 * (candidate.predicted_seconds / least - 1))
+      candidate.least_seconds > least
+          ? fmt::format("{:.1f}% more than the best", 100 * (candidate.least_seconds / least - 1))
           : std::string("the best");
-  return fmt::format("  {} ({} layout): {}, {}\n    {}.\n    its time goes to {}\n", candidate.strategy,
-                     candidate.layout, format_seconds(candidate.predicted_seconds), behind,
-                     strategy_of(candidate.strategy).summary, in_words(candidate.critical));
+  bool const known = candidate.weight.has_value();
+  return fmt::format("  {} ({} layout): {}{}, {}\n    {}.\n    {}\n", candidate.strategy, candidate.layout,
+                     known ? "" : "at least ", format_seconds(candidate.least_seconds), behind,
+                     strategy_of(candidate.strategy).summary,
+                     known ? "its time goes to " + in_words(candidate.weight->critical) : "given up at that");
 }
 
 }  // namespace
@@ -67,18 +75,22 @@ std::string in_words(Spent const& spent) {
 
 std::string explain(Choice const& choice, Machine const& machine) {
   std::vector<Candidate const*> const best = best_of_each(choice.candidates);
+  bool const complete = std::ranges::all_of(choice.candidates, [](Candidate const& candidate) {
+    return candidate.weight || !candidate.refused.empty();
+  });
   std::string text = fmt::format(
       "How the plan was chosen. Each row of the table is a plan: who owns which tokens (layout), and who "
       "sends what and\n"
-      "computes what in which round (strategy). Every plan was written out and played through, round by "
-      "round, on the\n"
-      "machine '{}'; the one that ends first is taken, and among equals the one that sends less. \"Bytes, "
+      "computes what in which round (strategy). Plans were written out and played through, round by round, "
+      "on "
+      "the\n"
+      "machine '{}'{}; the one that ends first is taken, and among equals the one that sends less. \"Bytes, "
       "most\" is what\n"
       "the busiest rank sends; \"memory, most\" is what a rank needs beside its share of the tensors. A fold "
       "is one piece\n"
       "of attention on one rank; where time goes is read off the chain of steps that ends last.\n\n",
-      machine.name);
-  for (Candidate const* candidate : best) text += row(*candidate, best.front()->predicted_seconds);
+      machine.name, complete ? "" : ", up to where they were certain to take longer than the best");
+  for (Candidate const* candidate : best) text += row(*candidate, best.front()->least_seconds);
   std::set<std::string> told;  // a strategy is refused for every layout alike
   for (Candidate const& candidate : choice.candidates) {
     if (!candidate.refused.empty() && told.insert(candidate.refused).second)

@@ -1,6 +1,8 @@
 // plait plan: what a run would do, without running it.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 
 #include "explain.hpp"
@@ -28,14 +30,23 @@ po::options_description plan_flags() {
   plan.add_options()("ranks", text("P"), "ranks to plan for; needs no mpirun (default 1)");
   add_plan_flags(plan);
   plan.add_options()("verify", "prove the plan right also beyond 64 ranks")(
-      "explain", "say in words how the plan was chosen")("rounds",
-                                                         "list what each rank folds and sends in each round");
+      "explain", "say in words how the plan was chosen")(
+      "weigh", text("best|all"),
+      "which plans are weighed to the end: those that may be the best, or all; the choice is the same "
+      "(default "
+      "best; all with --explain)")("rounds", "list what each rank folds and sends in each round");
   po::options_description output("Output");
   output.add_options()("json", text("FILE|-"), "the report as JSON, to a file or stdout")(
       "trace", text("FILE"), "the predicted timeline as Chrome trace JSON (ui.perfetto.dev)")("help,h",
                                                                                               "this text");
   flags.add(shape_flags()).add(mask_flags()).add(plan).add(machine_flags()).add(output);
   return flags;
+}
+
+Weigh parse_weigh(CommandLine const& line) {
+  constexpr std::array<std::string_view, 2> names = {"best", "all"};
+  return line.choose("weigh", line.has("explain") ? "all" : "best", names) == "all" ? Weigh::all
+                                                                                    : Weigh::best;
 }
 
 std::string transfers_in_words(Plan const& plan, std::span<Transfer const> sends) {
@@ -129,8 +140,8 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   auto const ranks = static_cast<int>(parse_size("--ranks", line.get("ranks", "1"), 1, most_ranks));
   Machine const machine = parse_machine(line);
   auto const start = std::chrono::steady_clock::now();
-  Choice const choice =
-      choose_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine, parse_reduce(line));
+  Choice const choice = choose_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine,
+                                    parse_reduce(line), parse_weigh(line));
   double const planning = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::string const proof = verdict(choice.plan, line.has("verify"));
   Volume const moved = volume(choice.plan);
@@ -147,8 +158,9 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
              format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), proof);
   fmt::print(people, "  critical path, ending on rank {}: {}\n", simulation.critical_rank,
              in_words(simulation.critical));
-  fmt::print(people, "  planning: {} plan{} weighed in {}\n", choice.candidates.size(),
-             choice.candidates.size() == 1 ? "" : "s", format_seconds(planning));
+  fmt::print(people, "  planning: {} of {} plan{} weighed to the end, in {}\n",
+             std::ranges::count_if(choice.candidates, [](auto const& one) { return one.weight.has_value(); }),
+             choice.candidates.size(), choice.candidates.size() == 1 ? "" : "s", format_seconds(planning));
   if (line.has("explain")) fmt::print(people, "\n{}", explain(choice, machine));
   if (line.has("rounds")) fmt::print(people, "\n{}", round_table(choice.plan));
   if (auto const path = line.get("trace")) {

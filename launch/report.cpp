@@ -112,8 +112,13 @@ std::string candidate_table(std::vector<Candidate> const& candidates, std::strin
       rows.push_back({candidate.strategy, candidate.layout, "-", "-", "-", "refused: " + candidate.refused});
       continue;
     }
-    rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.predicted_seconds),
-                    format_bytes(candidate.bytes_max), format_bytes(candidate.slots_bytes),
+    if (!candidate.weight) {
+      rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.least_seconds), "-", "-",
+                      "or more: given up"});
+      continue;
+    }
+    rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.weight->seconds),
+                    format_bytes(candidate.weight->bytes_max), format_bytes(candidate.weight->slots_bytes),
                     candidate.strategy == strategy && candidate.layout == layout ? "<- taken" : ""});
   }
   return format_table(rows);
@@ -128,12 +133,15 @@ Json shape_json(Shape const& shape) {
 Json candidates_json(std::vector<Candidate> const& candidates) {
   Json list = Json::array();
   for (Candidate const& candidate : candidates) {
+    bool const refused = !candidate.refused.empty();
+    auto const& weight = candidate.weight;
     list.push_back({{"strategy", candidate.strategy},
                     {"layout", candidate.layout},
-                    {"predicted_seconds", candidate.predicted_seconds},
-                    {"bytes_max", candidate.bytes_max},
-                    {"slots_bytes", candidate.slots_bytes},
-                    {"refused", candidate.refused.empty() ? Json(nullptr) : Json(candidate.refused)}});
+                    {"predicted_seconds", weight ? Json(weight->seconds) : Json(nullptr)},
+                    {"least_seconds", refused ? Json(nullptr) : Json(candidate.least_seconds)},
+                    {"bytes_max", weight ? Json(weight->bytes_max) : Json(nullptr)},
+                    {"slots_bytes", weight ? Json(weight->slots_bytes) : Json(nullptr)},
+                    {"refused", refused ? Json(candidate.refused) : Json(nullptr)}});
   }
   return list;
 }

@@ -21,11 +21,13 @@ using Json = nlohmann::ordered_json;
 /// The chosen plan in words: what the strategy does, layout, rounds, what travels, bytes, memory, balance.
 [[nodiscard]] std::string describe(Choice const& choice, Volume const& volume);
 
-/// All that was weighed, and why others were not taken.
+/// All that was considered, and why others were not taken.
 [[nodiscard]] std::string candidate_table(std::vector<Candidate> const& candidates,
                                           std::string const& strategy, std::string const& layout);
 
 [[nodiscard]] Json shape_json(Shape const& shape);
+/// Those that were given up have null for what was not found out, and `least_seconds`, which they take at
+/// least.
 [[nodiscard]] Json candidates_json(std::vector<Candidate> const& candidates);
 
 /// To FILE, or to stdout if it is "-". @throws FileError

@@ -87,6 +87,10 @@ void validate(Machine const& machine) {
   require("round_seconds", machine.round_seconds, true);
   require("round_share", machine.round_share, true);
   require("link_share_computing", machine.link_share_computing, false);
+  if (machine.link_share_computing > 1) {
+    throw InvalidProblem(fmt::format("machine '{}': link_share_computing is {}, it must be 1 or less",
+                                     machine.name, machine.link_share_computing));
+  }
   require("crowd_ranks", machine.crowd_ranks, false);
   require("alone_speedup", machine.alone_speedup, false);
 }

@@ -12,6 +12,12 @@ auto order(Band const& band) {
   return std::tuple(band.q.begin, band.kv.begin, band.lo, band.q.end);
 }
 
+/// A band keeps no pair if its rectangle has none or lies on one side of its diagonals.
+bool is_empty(Band const& band) {
+  return band.q.empty() || band.kv.empty() || band.lo > band.hi || band.kv.end - 1 - band.q.begin < band.lo ||
+         band.kv.begin - (band.q.end - 1) > band.hi;
+}
+
 void require_tokens(Index q_tokens, Index kv_tokens) {
   if (q_tokens < 0 || kv_tokens < 0) {
     throw InvalidProblem(
@@ -167,6 +173,12 @@ Index Mask::area(Slice q, Slice kv) const {
   Index sum = 0;
   for_each_meeting(q, [&](Band const& band) { sum += plait::area(plait::intersect(band, q, kv)); });
   return sum;
+}
+
+bool Mask::meets(Slice q, Slice kv) const {
+  bool found = false;
+  for_each_meeting(q, [&](Band const& band) { found = found || !is_empty(plait::intersect(band, q, kv)); });
+  return found;
 }
 
 bool Mask::keeps(Index q, Index k) const {

@@ -1,6 +1,7 @@
 #include "plait/simulate.hpp"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "crowd.hpp"
@@ -25,121 +26,22 @@ class Port {
   double free_ = 0.0;  ///< from when on
 };
 
-/// A transfer of the round at hand.
-struct Flight {
-  double ready;
-  std::size_t turn;  ///< among the sender's of the round: ranks send side by side, each in its order
-  std::size_t from;
-  std::size_t to;
-  BlockId block;
-};
-
-class Simulator {
+/// What the steps of a plan cost on a machine.
+class Costs {
  public:
-  Simulator(Plan const& plan, Machine const& machine, Record record)
-      : plan_(plan),
-        machine_(machine),
-        record_(record),
-        ranks_(static_cast<std::size_t>(plan.ranks())),
-        now_(ranks_),
-        paths_(ranks_),
-        busy_until_(ranks_) {
-    for (auto& ports : {&send_, &receive_}) {
-      for (auto& level : *ports) level.resize(ranks_);
-    }
-    node_out_.resize(ranks_);
-    node_in_.resize(ranks_);
-    result_.exposed_comm_seconds.resize(ranks_);
-    result_.network_bytes.resize(ranks_);
-  }
+  Costs(Plan const& plan, Machine const& machine)
+      : plan_(plan), machine_(machine), bytes_(plan.blocks.size(), unknown) {}
 
-  Simulation run() {
-    for (std::size_t round = 0; round < plan_.rounds(); ++round) play(round);
-    auto const last = std::ranges::max_element(now_);
-    if (last != now_.end()) {
-      result_.seconds = *last;
-      result_.critical_rank = static_cast<int>(last - now_.begin());
-      result_.critical = paths_[static_cast<std::size_t>(last - now_.begin())];
-    }
-    return std::move(result_);
-  }
-
- private:
   [[nodiscard]] double bytes(BlockId id) const {
-    return static_cast<double>(plait::bytes(plan_.block(id), plan_.problem.shape));
+    double& known = bytes_[static_cast<std::size_t>(id)];
+    if (known == unknown) known = static_cast<double>(plait::bytes(plan_.block(id), plan_.problem.shape));
+    return known;
   }
   [[nodiscard]] std::size_t node_of(std::size_t rank) const {
     return rank / static_cast<std::size_t>(machine_.ranks_per_node);
   }
-
-  [[nodiscard]] double fold_seconds(Fold const& fold) const {
-    return seconds(fold_work(plan_.problem, plan_.block(fold.q), plan_.block(fold.kv), fold.start), machine_);
-  }
-
-  [[nodiscard]] double merge_seconds(Merge const& merge) const {
-    return plait::merge_seconds(merge_bytes(plan_.block(merge.state), plan_.problem.shape), machine_);
-  }
-
-  [[nodiscard]] double finish_seconds(Finish const& finish) const {
-    double const touched =
-        finish_bytes(plan_.block(finish.state), plan_.block(finish.out), plan_.problem.shape);
-    return plait::finish_seconds(touched, machine_);
-  }
-
-  void record(Event::Kind kind, std::size_t rank, std::size_t round, BlockId block, int peer, double start,
-              double end) {
-    if (record_ == Record::nothing) return;
-    result_.timeline.push_back({.kind = kind,
-                                .rank = static_cast<std::int32_t>(rank),
-                                .peer = peer,
-                                .round = static_cast<std::uint32_t>(round),
-                                .block = block,
-                                .start_seconds = start,
-                                .end_seconds = end});
-  }
-
-  void play(std::size_t index) {
-    // What a rank has at hand when its round begins, and what its own steps make of it.
-    std::vector<double> const begun = now_;
-    std::vector<Spent> const paths = paths_;
-    stretch(index);
-    for (std::size_t rank = 0; rank < ranks_; ++rank) compute(rank, index);
-    computed_ = now_;
-    flights_.clear();
-    for (std::size_t from = 0; from < ranks_; ++from) {
-      std::size_t turn = 0;
-      for (Transfer const& send : plan_.programs[from].round(index).sends) {
-        auto const to = static_cast<std::size_t>(send.peer);
-        flights_.push_back({std::max(begun[from], begun[to]), turn++, from, to, send.block});
-      }
-    }
-    for (std::size_t from = 0; from < ranks_; ++from) {
-      std::size_t turn = 0;
-      for (Reduction const& part : plan_.programs[from].round(index).reductions) {
-        auto const to = static_cast<std::size_t>(plan_.block(part.state).home);
-        if (to != from) flights_.push_back({std::max(begun[from], begun[to]), turn++, from, to, part.state});
-      }
-    }
-    std::ranges::stable_sort(flights_, {},
-                             [](Flight const& flight) { return std::pair(flight.ready, flight.turn); });
-    for (Flight const& flight : flights_) fly(flight, index, begun, paths);
-    for (std::size_t rank = 0; rank < ranks_; ++rank) {
-      result_.exposed_comm_seconds[rank] += now_[rank] - computed_[rank];
-    }
-    for (std::size_t rank = 0; rank < ranks_; ++rank) merge_reduced(rank, index);
-  }
-
-  /// At home, the parts of all other ranks are merged one after the other.
-  void merge_reduced(std::size_t rank, std::size_t index) {
-    for (Reduction const& part : plan_.programs[rank].round(index).reductions) {
-      if (part.into == at_rest) continue;
-      double const once =
-          plait::merge_seconds(merge_bytes(plan_.block(part.state), plan_.problem.shape), machine_);
-      double const seconds = static_cast<double>(ranks_ - 1) * once;
-      record(Event::Kind::merge, rank, index, part.state, -1, now_[rank], now_[rank] + seconds);
-      now_[rank] += seconds;
-      paths_[rank].merge += seconds;
-    }
+  [[nodiscard]] double on_link(BlockId id, Link const& link) const {
+    return link.message_seconds + bytes(id) / link.bytes_per_second;
   }
 
   /// The rank's steps of a round: visit(kind, block, seconds) for each, and last for what moves meanwhile, as
@@ -173,6 +75,132 @@ class Simulator {
     return moved * machine_.host_seconds_per_byte;
   }
 
+  /// At home, the parts of all other ranks are merged one after the other.
+  [[nodiscard]] double reducing_seconds(Reduction const& part) const {
+    double const once =
+        plait::merge_seconds(merge_bytes(plan_.block(part.state), plan_.problem.shape), machine_);
+    return part.into == at_rest ? 0.0 : static_cast<double>(plan_.ranks() - 1) * once;
+  }
+
+ private:
+  [[nodiscard]] double fold_seconds(Fold const& fold) const {
+    return seconds(fold_work(plan_.problem, plan_.block(fold.q), plan_.block(fold.kv), fold.start), machine_);
+  }
+  [[nodiscard]] double merge_seconds(Merge const& merge) const {
+    return plait::merge_seconds(merge_bytes(plan_.block(merge.state), plan_.problem.shape), machine_);
+  }
+  [[nodiscard]] double finish_seconds(Finish const& finish) const {
+    double const touched =
+        finish_bytes(plan_.block(finish.state), plan_.block(finish.out), plan_.problem.shape);
+    return plait::finish_seconds(touched, machine_);
+  }
+
+  Plan const& plan_;
+  Machine const& machine_;
+  static constexpr double unknown = -1.0;
+  mutable std::vector<double> bytes_;  ///< by block, once asked for
+};
+
+/// A transfer of the round at hand.
+struct Flight {
+  double ready;
+  std::size_t turn;  ///< among the sender's of the round: ranks send side by side, each in its order
+  std::size_t from;
+  std::size_t to;
+  BlockId block;
+};
+
+class Simulator {
+ public:
+  Simulator(Plan const& plan, Machine const& machine, Record record, double within)
+      : plan_(plan),
+        machine_(machine),
+        costs_(plan, machine),
+        record_(record),
+        within_(within),
+        ranks_(static_cast<std::size_t>(plan.ranks())),
+        now_(ranks_),
+        paths_(ranks_),
+        busy_until_(ranks_) {
+    for (auto& ports : {&send_, &receive_}) {
+      for (auto& level : *ports) level.resize(ranks_);
+    }
+    node_out_.resize(ranks_);
+    node_in_.resize(ranks_);
+    result_.exposed_comm_seconds.resize(ranks_);
+    result_.network_bytes.resize(ranks_);
+  }
+
+  Simulation run() {
+    bool in_time = true;
+    for (std::size_t round = 0; round < plan_.rounds() && in_time; ++round) {
+      play(round);
+      in_time = std::ranges::max(now_) <= within_;
+    }
+    auto const last = std::ranges::max_element(now_);
+    if (last != now_.end()) {
+      result_.seconds = *last;
+      result_.critical_rank = static_cast<int>(last - now_.begin());
+      result_.critical = paths_[static_cast<std::size_t>(last - now_.begin())];
+    }
+    return std::move(result_);
+  }
+
+ private:
+  void record(Event::Kind kind, std::size_t rank, std::size_t round, BlockId block, int peer, double start,
+              double end) {
+    if (record_ == Record::nothing) return;
+    result_.timeline.push_back({.kind = kind,
+                                .rank = static_cast<std::int32_t>(rank),
+                                .peer = peer,
+                                .round = static_cast<std::uint32_t>(round),
+                                .block = block,
+                                .start_seconds = start,
+                                .end_seconds = end});
+  }
+
+  void play(std::size_t index) {
+    // What a rank has at hand when its round begins, and what its own steps make of it.
+    begun_ = now_;
+    begun_paths_ = paths_;
+    stretch(index);
+    for (std::size_t rank = 0; rank < ranks_; ++rank) compute(rank, index);
+    computed_ = now_;
+    flights_.clear();
+    for (std::size_t from = 0; from < ranks_; ++from) {
+      std::size_t turn = 0;
+      for (Transfer const& send : plan_.programs[from].round(index).sends) {
+        auto const to = static_cast<std::size_t>(send.peer);
+        flights_.push_back({std::max(begun_[from], begun_[to]), turn++, from, to, send.block});
+      }
+    }
+    for (std::size_t from = 0; from < ranks_; ++from) {
+      std::size_t turn = 0;
+      for (Reduction const& part : plan_.programs[from].round(index).reductions) {
+        auto const to = static_cast<std::size_t>(plan_.block(part.state).home);
+        if (to != from)
+          flights_.push_back({std::max(begun_[from], begun_[to]), turn++, from, to, part.state});
+      }
+    }
+    std::ranges::stable_sort(flights_, {},
+                             [](Flight const& flight) { return std::pair(flight.ready, flight.turn); });
+    for (Flight const& flight : flights_) fly(flight, index);
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+      result_.exposed_comm_seconds[rank] += now_[rank] - computed_[rank];
+    }
+    for (std::size_t rank = 0; rank < ranks_; ++rank) merge_reduced(rank, index);
+  }
+
+  void merge_reduced(std::size_t rank, std::size_t index) {
+    for (Reduction const& part : plan_.programs[rank].round(index).reductions) {
+      if (part.into == at_rest) continue;
+      double const seconds = costs_.reducing_seconds(part);
+      record(Event::Kind::merge, rank, index, part.state, -1, now_[rank], now_[rank] + seconds);
+      now_[rank] += seconds;
+      paths_[rank].merge += seconds;
+    }
+  }
+
   /// How many times as long as while all ranks of its crowd compute each rank takes for its steps of a round.
   void stretch(std::size_t index) {
     stretch_.assign(ranks_, 1.0);
@@ -184,9 +212,9 @@ class Simulator {
       std::size_t const last = std::min(first + size, ranks_);
       for (std::size_t rank = first; rank < last; ++rank) {
         Share& share = crowd.emplace_back(Share{.begin = now_[rank], .busy_until = busy_until_[rank]});
-        steps(rank, index, [&](Event::Kind, BlockId, double seconds) { share.work += seconds; });
+        costs_.steps(rank, index, [&](Event::Kind, BlockId, double seconds) { share.work += seconds; });
         // A rank that only waits copies too, on the cores that others compute on.
-        if (share.work == 0) share.work = copying_seconds(plan_.programs[rank].round(index));
+        if (share.work == 0) share.work = costs_.copying_seconds(plan_.programs[rank].round(index));
       }
       share_cores(crowd, machine_);
       for (std::size_t rank = first; rank < last; ++rank) {
@@ -202,7 +230,7 @@ class Simulator {
   void compute(std::size_t rank, std::size_t index) {
     double& now = now_[rank];
     Spent& path = paths_[rank];
-    steps(rank, index, [&](Event::Kind kind, BlockId block, double seconds) {
+    costs_.steps(rank, index, [&](Event::Kind kind, BlockId block, double seconds) {
       seconds *= stretch_[rank];
       if (kind != Event::Kind::wait) record(kind, rank, index, block, -1, now, now + seconds);
       now += seconds;
@@ -211,15 +239,14 @@ class Simulator {
     });
   }
 
-  void fly(Flight const& flight, std::size_t round, std::vector<double> const& begun,
-           std::vector<Spent> const& paths) {
+  void fly(Flight const& flight, std::size_t round) {
     auto const [ready, turn, from, to, block] = flight;
-    std::size_t const source = node_of(from);
-    std::size_t const target = node_of(to);
+    std::size_t const source = costs_.node_of(from);
+    std::size_t const target = costs_.node_of(to);
     bool const local = source == target;
     Link const& link = local ? machine_.node : machine_.network;
-    double const size = bytes(block);
-    double const on_link = link.message_seconds + size / link.bytes_per_second;
+    double const size = costs_.bytes(block);
+    double const on_link = costs_.on_link(block, link);
     auto const serve = [&](std::vector<Port>& ports, std::size_t rank) {
       return ports[rank].serve(ready, on_link, computed_[rank], machine_.link_share_computing);
     };
@@ -235,7 +262,7 @@ class Simulator {
     record(Event::Kind::receive, to, round, block, static_cast<int>(from), served - on_link, end);
     // It was ready when the later of the two had begun; from then on it was on its way, or waiting for a
     // link.
-    Spent path = paths[begun[from] >= begun[to] ? from : to];
+    Spent path = begun_paths_[begun_[from] >= begun_[to] ? from : to];
     (local ? path.node : path.network) += served - ready;
     path.latency += link.latency_seconds;
     for (std::size_t const rank : {from, to}) {
@@ -246,11 +273,15 @@ class Simulator {
   }
 
   Plan const& plan_;
-  Machine machine_;
+  Machine const& machine_;
+  Costs costs_;
   Record record_;
+  double within_;
   std::size_t ranks_;
-  std::vector<double> now_;   ///< per rank: when its next round begins
-  std::vector<Spent> paths_;  ///< per rank: the chain that ends then
+  std::vector<double> now_;         ///< per rank: when its next round begins
+  std::vector<Spent> paths_;        ///< per rank: the chain that ends then
+  std::vector<double> begun_;       ///< per rank: when the round at hand began
+  std::vector<Spent> begun_paths_;  ///< per rank: the chain that ended then
   std::vector<double> computed_;
   std::vector<double> stretch_;     ///< per rank, of the round at hand
   std::vector<double> busy_until_;  ///< per rank: when it last stopped computing
@@ -262,11 +293,65 @@ class Simulator {
   Simulation result_;
 };
 
+/// How long a round takes for a rank whose peers have all begun it: its steps at their fastest, or what
+/// its own end of a link, and its node's port, need for what it sends or receives.
+double least_round_seconds(Plan const& plan, Machine const& machine, Costs const& costs, std::size_t rank,
+                           std::size_t index) {
+  Round const round = plan.programs[rank].round(index);
+  double computing = 0.0;
+  costs.steps(rank, index, [&](Event::Kind, BlockId, double seconds) { computing += seconds; });
+  if (machine.crowd_ranks > 1) computing /= std::max(1.0, machine.alone_speedup);
+  double least = computing;
+  auto const move = [&](auto const& transfers, auto&& peer_of, auto&& block_of) {
+    double on_node = 0.0;
+    double on_network = 0.0;
+    double on_port = 0.0;
+    for (auto const& transfer : transfers) {
+      auto const peer = static_cast<std::size_t>(peer_of(transfer));
+      if (peer == rank) continue;
+      bool const local = costs.node_of(rank) == costs.node_of(peer);
+      (local ? on_node : on_network) +=
+          costs.on_link(block_of(transfer), local ? machine.node : machine.network);
+      if (!local && machine.port_bytes_per_second > 0) {
+        on_port += costs.bytes(block_of(transfer)) / machine.port_bytes_per_second;
+      }
+    }
+    if (on_node > 0) least = std::max(least, on_node + machine.node.latency_seconds);
+    if (on_network > 0) {
+      least = std::max(least, std::max(on_network, on_port) + machine.network.latency_seconds);
+    }
+  };
+  auto const peer = [](Transfer const& transfer) { return transfer.peer; };
+  auto const block = [](Transfer const& transfer) { return transfer.block; };
+  move(round.sends, peer, block);
+  move(round.receives, peer, block);
+  move(
+      round.reductions, [&](Reduction const& part) { return plan.block(part.state).home; },
+      [](Reduction const& part) { return part.state; });
+  for (Reduction const& part : round.reductions) least += costs.reducing_seconds(part);
+  return least;
+}
+
 }  // namespace
 
-Simulation simulate(Plan const& plan, Machine const& machine, Record record) {
+Simulation simulate(Plan const& plan, Machine const& machine, Record record, double within) {
   validate(machine);
-  return Simulator(plan, machine, record).run();
+  return Simulator(plan, machine, record, within).run();
+}
+
+double least_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine) {
+  validate(machine);
+  Costs const costs(plan, machine);
+  double least = 0.0;
+  for (int const rank : ranks) {
+    double alone = 0.0;
+    std::size_t const rounds = plan.programs[static_cast<std::size_t>(rank)].rounds();
+    for (std::size_t index = 0; index < rounds; ++index) {
+      alone += least_round_seconds(plan, machine, costs, static_cast<std::size_t>(rank), index);
+    }
+    least = std::max(least, alone);
+  }
+  return least;
 }
 
 }  // namespace plait

@@ -86,7 +86,8 @@ void require_no_arguments(std::string_view strategy, std::string_view arguments)
   throw InvalidProblem(fmt::format("strategy '{}:{}': {} takes no arguments", strategy, arguments, strategy));
 }
 
-Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name) {
+Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name,
+               std::span<int const> only) {
   validate(problem);
   Strategy const& strategy = strategy_of(name);
   if (layouts.q.tokens() != problem.shape.q_tokens || layouts.kv.tokens() != problem.shape.kv_tokens ||
@@ -102,7 +103,7 @@ Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view 
     throw InvalidProblem(
         fmt::format("strategy '{}': nothing follows the colon; must be {}", name, strategy.form));
   }
-  return strategy.make(problem, layouts, plain ? std::string_view{} : name.substr(colon + 1));
+  return strategy.make(problem, layouts, plain ? std::string_view{} : name.substr(colon + 1), only);
 }
 
 }  // namespace plait

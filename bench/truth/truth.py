@@ -145,7 +145,7 @@ class Bench:
     def plan(self, problem):
         """What the planner weighs for these ranks, and what it takes."""
         return json.loads(self.plait("plan", *problem.shape_words, *problem.mask_words, "--ranks", self.ranks,
-                                     *self.machine_words, "--json", "-"))
+                                     *self.machine_words, "--weigh", "all", "--json", "-"))
 
     def attend(self, problem, source, candidate):
         """The JSON report of one job: several runs of one plan."""

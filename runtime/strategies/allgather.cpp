@@ -29,10 +29,11 @@ void fold_and_release(PlanBuilder& plan, std::vector<Arrived> const& arrived) {
 
 /// For each piece of the blocks, P−1 rounds: in the d-th every rank sends to the rank d after it. What
 /// arrives is folded in the next round; a rank's own piece is folded in the first.
-Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+                    std::span<int const> only) {
   require_no_arguments("allgather", arguments);
   Index const pieces = pieces_to_travel(layouts.kv);
-  PlanBuilder plan(problem, layouts, "allgather", pieces);
+  PlanBuilder plan(problem, layouts, "allgather", only, pieces);
   int const ranks = plan.ranks();
   std::vector<Arrived> arrived;
   for (Index piece = 0; piece < pieces; ++piece) {
@@ -43,6 +44,7 @@ Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_
       fold_and_release(plan, std::exchange(arrived, {}));
       for (int from = 0; from < ranks; ++from) {
         int const to = (from + distance) % ranks;
+        if (!plan.writes(from) && !plan.writes(to)) continue;
         for (BlockId const kv : plan.kv_blocks(from, piece)) {
           if (plan.rank_needs(to, kv)) arrived.push_back({to, kv, plan.send(from, at_rest, to, kv)});
         }

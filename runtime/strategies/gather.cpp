@@ -6,11 +6,13 @@ namespace plait {
 
 std::vector<Gathering> gather(std::vector<Arrival> const& arrivals) {
   std::vector<Gathering> found;
+  std::size_t first = 0;  // gathering of the round at hand
   for (Arrival const& arrival : arrivals) {
-    auto const open = std::ranges::find_if(found, [&](Gathering const& gathering) {
-      return gathering.arrivals.front().round == arrival.round &&
-             (gathering.slice.end == arrival.slice.begin || arrival.slice.end == gathering.slice.begin);
-    });
+    if (!found.empty() && found.back().arrivals.front().round != arrival.round) first = found.size();
+    auto const open = std::find_if(
+        found.begin() + static_cast<std::ptrdiff_t>(first), found.end(), [&](Gathering const& gathering) {
+          return gathering.slice.end == arrival.slice.begin || arrival.slice.end == gathering.slice.begin;
+        });
     if (open == found.end()) {
       found.push_back({{arrival}, arrival.slice});
       continue;
@@ -18,6 +20,23 @@ std::vector<Gathering> gather(std::vector<Arrival> const& arrivals) {
     open->arrivals.push_back(arrival);
     open->slice = {std::min(open->slice.begin, arrival.slice.begin),
                    std::max(open->slice.end, arrival.slice.end)};
+  }
+  return found;
+}
+
+std::vector<Slice> joined(Layout const& layout, int first, int ranks) {
+  std::vector<Slice> slices;
+  for (int rank = first; rank < first + ranks; ++rank) {
+    slices.insert(slices.end(), layout.slices(rank).begin(), layout.slices(rank).end());
+  }
+  std::ranges::sort(slices, {}, &Slice::begin);
+  std::vector<Slice> found;
+  for (Slice const slice : slices) {
+    if (!found.empty() && found.back().end == slice.begin) {
+      found.back().end = slice.end;
+    } else {
+      found.push_back(slice);
+    }
   }
   return found;
 }

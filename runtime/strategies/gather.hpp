@@ -26,6 +26,10 @@ struct Gathering {
   [[nodiscard]] std::size_t ready() const { return arrivals.front().round + 1; }
 };
 
+/// @param arrivals  in the order of their rounds
 [[nodiscard]] std::vector<Gathering> gather(std::vector<Arrival> const& arrivals);
+
+/// The slices of `ranks` ranks from `first` on, joined where they touch.
+[[nodiscard]] std::vector<Slice> joined(Layout const& layout, int first, int ranks);
 
 }  // namespace plait

@@ -38,7 +38,8 @@ struct RankState {
   HeadRange heads;
   std::vector<Row> rows;
   std::vector<Piece> columns;
-  Index turn = 0;  ///< pairs to fold in a round once all is here
+  std::size_t keys_ready = 0;  ///< the first round in which all columns can be used
+  Index turn = 0;              ///< pairs to fold in a round once all is here
 };
 
 /// A state on its way back.
@@ -50,31 +51,42 @@ struct Return {
 
 class HeadMesh {
  public:
-  HeadMesh(Problem const& problem, Layouts const& layouts, std::string name, int head_ranks, Grid grid)
+  HeadMesh(Problem const& problem, Layouts const& layouts, std::string name, int head_ranks, Grid grid,
+           std::span<int const> only)
       : mask_(problem.mask),
         layouts_(layouts),
         shape_(problem.shape),
         u_(head_ranks),
         grid_(grid),
-        plan_(problem, layouts, std::move(name)),
-        ranks_(static_cast<std::size_t>(layouts.q.ranks())) {}
+        plan_(problem, layouts, std::move(name), only),
+        ranks_(static_cast<std::size_t>(layouts.q.ranks())),
+        followed_(static_cast<std::size_t>(groups())),
+        beside_(static_cast<std::size_t>(grid.b)),
+        below_(static_cast<std::size_t>(grid.a * head_ranks)) {
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      if (!plan_.writes(rank)) continue;
+      followed_[static_cast<std::size_t>(group_of(rank))] = 1;
+      beside_[static_cast<std::size_t>(row_of(rank))] = 1;
+      below_[static_cast<std::size_t>(rank % (grid.a * head_ranks))] = 1;
+    }
+  }
 
   Plan write() && {
     exchange_heads();
     gather_mesh();
-    for (auto& rank : ranks_) {
-      for (Row& row : rank.rows) {
-        row.met.assign(rank.columns.size(), 0);
-        row.pending = rank.columns.size();
-      }
+    std::vector<int> folding;
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      if (!beside(rank)) continue;
+      prepare(rank);
+      folding.push_back(rank);
     }
     finish_rows_without_keys();
-    for (std::size_t round = 0; round == 0 || !done(); ++round) {
+    for (std::size_t round = 0; round <= gathered_by_ || !done(folding); ++round) {
       for (int rank = 0; rank < plan_.ranks(); ++rank) receive(rank, round);
-      for (int rank = 0; rank < plan_.ranks(); ++rank) send_back(rank);
-      for (int rank = 0; rank < plan_.ranks(); ++rank) fold(rank, round);
+      for (int const rank : folding) send_back(rank);
+      for (int const rank : folding) fold(rank, round);
       merge_returned();
-      for (int rank = 0; rank < plan_.ranks(); ++rank) finish(rank, round);
+      for (int const rank : folding) finish(rank, round);
       returned_ = std::exchange(returning_, {});
       plan_.end_round();
     }
@@ -86,10 +98,24 @@ class HeadMesh {
   [[nodiscard]] int groups() const { return plan_.ranks() / u_; }
   [[nodiscard]] int share_of(int rank) const { return rank % u_; }
   [[nodiscard]] int group_of(int rank) const { return rank / u_; }
+  [[nodiscard]] int row_of(int rank) const { return group_of(rank) / grid_.a; }
+  [[nodiscard]] int column_of(int rank) const { return group_of(rank) % grid_.a; }
+  /// Ranks whose every step is followed: those of the groups of ranks that are written, as outputs go to and
+  /// fro there.
+  [[nodiscard]] bool followed(int rank) const {
+    return followed_[static_cast<std::size_t>(group_of(rank))] != 0;
+  }
+  /// Ranks in the same row of the mesh: they return states to those that are followed.
+  [[nodiscard]] bool beside(int rank) const { return beside_[static_cast<std::size_t>(row_of(rank))] != 0; }
   [[nodiscard]] HeadRange heads_of(int share) const {
     return {shape_.kv_heads * share / u_, shape_.kv_heads * (share + 1) / u_};
   }
-  [[nodiscard]] bool keeps(Slice q, Slice kv) const { return mask_.area(q, kv) > 0; }
+  [[nodiscard]] bool keeps(Slice q, Slice kv) const { return mask_.meets(q, kv); }
+
+  /// Ranks in the same column with the same heads: they get keys from those that are written.
+  [[nodiscard]] bool below(int rank) const {
+    return below_[static_cast<std::size_t>(rank % (grid_.a * u_))] != 0;
+  }
 
   /// The part of one of the slices of `home` that is for one share of the heads.
   BlockId part(Tensor tensor, Slice slice, int share, int home) {
@@ -207,77 +233,80 @@ class HeadMesh {
     return found;
   }
 
-  /// Slices of all ranks of a group, joined where they touch.
-  [[nodiscard]] static std::vector<Slice> joined(Layout const& layout, int group, int group_ranks) {
-    std::vector<Slice> slices;
-    for (int rank = group * group_ranks; rank < (group + 1) * group_ranks; ++rank) {
-      slices.insert(slices.end(), layout.slices(rank).begin(), layout.slices(rank).end());
+  /// Where a step's pieces come from.
+  [[nodiscard]] int source(int rank, Step step) const {
+    int const group = step.queries ? row_of(rank) * grid_.a + (column_of(rank) + step.distance) % grid_.a
+                                   : (row_of(rank) + step.distance) % grid_.b * grid_.a + column_of(rank);
+    return group * u_ + share_of(rank);
+  }
+  [[nodiscard]] bool meets_keys(int rank, Slice q) const {
+    for (int row = 0; row < grid_.b; ++row) {
+      auto const& keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + column_of(rank))];
+      if (std::ranges::any_of(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
     }
-    std::ranges::sort(slices, {}, &Slice::begin);
-    std::vector<Slice> found;
-    for (Slice const slice : slices) {
-      if (!found.empty() && found.back().end == slice.begin) {
-        found.back().end = slice.end;
-      } else {
-        found.push_back(slice);
+    return false;
+  }
+  [[nodiscard]] bool meets_queries(int rank, Slice kv) const {
+    for (int column = 0; column < grid_.a; ++column) {
+      auto const& queries = q_slices_[static_cast<std::size_t>(row_of(rank) * grid_.a + column)];
+      if (std::ranges::any_of(queries, [&](Slice q) { return keeps(q, kv); })) return true;
+    }
+    return false;
+  }
+
+  /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece.
+  template <class Visit>
+  void arriving(int rank, Step step, Visit&& visit) {
+    RankState& from = at(source(rank, step));
+    if (step.queries) {
+      for (std::size_t i = 0; i < from.rows.size() && from.rows[i].own; ++i) {
+        if (meets_keys(rank, from.rows[i].slice)) visit(from.rows[i], i);
+      }
+    } else {
+      for (std::size_t i = 0; i < from.columns.size() && from.columns[i].own; ++i) {
+        if (meets_queries(rank, from.columns[i].slice)) visit(from.columns[i], i);
       }
     }
-    return found;
+  }
+
+  /// The last of the steps that brings anything to any rank, plus 1.
+  [[nodiscard]] std::size_t steps_used(std::vector<Step> const& order) {
+    for (std::size_t used = order.size(); used > 0; --used) {
+      for (int rank = 0; rank < plan_.ranks(); ++rank) {
+        bool any = false;
+        arriving(rank, order[used - 1], [&](Piece const&, std::size_t) { any = true; });
+        if (any) return used;
+      }
+    }
+    return 0;
   }
 
   void gather_mesh() {
+    for (int group = 0; group < groups(); ++group) {
+      q_slices_.push_back(joined(layouts_.q, group * u_, u_));
+      kv_slices_.push_back(joined(layouts_.kv, group * u_, u_));
+    }
     std::vector<Step> const order = steps();
     std::size_t const first = gathered_by_;
     std::size_t const steps_a_round = steps_per_round(order.size(), u_, 8);
-    std::vector<std::vector<Slice>> q_slices;
-    std::vector<std::vector<Slice>> kv_slices;
-    for (int group = 0; group < groups(); ++group) {
-      q_slices.push_back(joined(layouts_.q, group, u_));
-      kv_slices.push_back(joined(layouts_.kv, group, u_));
+    if (std::size_t const used = steps_used(order); used > 0) {
+      gathered_by_ = first + (used - 1) / steps_a_round + 1;
     }
-    auto const any = [](std::vector<Slice> const& slices, auto&& holds) {
-      return std::ranges::any_of(slices, holds);
-    };
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      int const row = group_of(rank) / grid_.a;
-      int const column = group_of(rank) % grid_.a;
-      auto const meets_keys = [&](Slice q) {
-        for (int other = 0; other < grid_.b; ++other) {
-          auto const& keys = kv_slices[static_cast<std::size_t>(other * grid_.a + column)];
-          if (any(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
-        }
-        return false;
-      };
-      auto const meets_queries = [&](Slice kv) {
-        for (int other = 0; other < grid_.a; ++other) {
-          auto const& queries = q_slices[static_cast<std::size_t>(row * grid_.a + other)];
-          if (any(queries, [&](Slice q) { return keeps(q, kv); })) return true;
-        }
-        return false;
-      };
+      if (!beside(rank) && !below(rank)) continue;
       std::vector<Arrival> q_arrivals;
       std::vector<Arrival> kv_arrivals;
       for (std::size_t index = 0; index < order.size(); ++index) {
         Step const step = order[index];
-        int const group = step.queries ? row * grid_.a + (column + step.distance) % grid_.a
-                                       : (row + step.distance) % grid_.b * grid_.a + column;
-        int const from = group * u_ + share_of(rank);
-        auto const add = [&](std::vector<Arrival>& arrivals, Piece const& piece, std::size_t number) {
-          arrivals.push_back({first + index / steps_a_round, from, number, piece.block, piece.slice});
-        };
-        if (step.queries) {
-          for (std::size_t i = 0; i < at(from).rows.size() && at(from).rows[i].own; ++i) {
-            Row& piece = at(from).rows[i];
-            if (!meets_keys(piece.slice)) continue;
-            add(q_arrivals, piece, i);
-            ++piece.states_expected;
-          }
-        } else {
-          auto const& columns = at(from).columns;  // its own come first
-          for (std::size_t i = 0; i < columns.size() && columns[i].own; ++i) {
-            if (meets_queries(columns[i].slice)) add(kv_arrivals, columns[i], i);
-          }
-        }
+        int const from = source(rank, step);
+        bool const matters =
+            step.queries ? followed(rank) || followed(from) : beside(rank) || plan_.writes(from);
+        if (!matters) continue;
+        arriving(rank, step, [&](Piece const& piece, std::size_t number) {
+          (step.queries ? q_arrivals : kv_arrivals)
+              .push_back({first + index / steps_a_round, from, number, piece.block, piece.slice});
+          if (step.queries) ++at(from).rows[number].states_expected;
+        });
       }
       hold(q_arrivals, at(rank).heads, false, at(rank).rows);
       hold(kv_arrivals, at(rank).heads, false, at(rank).columns);
@@ -288,22 +317,23 @@ class HeadMesh {
   void finish_rows_without_keys() {
     if (u_ == 1) return;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      if (!plan_.writes(rank)) continue;
       for (BlockId const q : plan_.q_blocks(rank)) {
         if (!keeps(plan_.block(q).slice, {0, mask_.kv_tokens()})) plan_.finish(rank, q, at_rest, at_rest);
       }
     }
   }
 
-  [[nodiscard]] bool done() const {
-    return std::ranges::all_of(ranks_, [](RankState const& rank) {
-      return std::ranges::all_of(rank.rows, [](Row const& row) { return row.finished && !row.leaving; });
+  [[nodiscard]] bool done(std::vector<int> const& folding) {
+    return std::ranges::all_of(folding, [&](int rank) {
+      return std::ranges::all_of(at(rank).rows, [](Row const& row) { return row.finished && !row.leaving; });
     });
   }
 
   void receive(int rank, std::size_t round) {
     auto const take = [&](Piece& piece, auto&& source) {
+      if (piece.ready != round + 1) return;  // its arrivals are of one round
       for (Arrival const& arrival : piece.arrivals) {
-        if (arrival.round != round) continue;
         if (piece.slot == at_rest) piece.slot = plan_.acquire(rank, piece.block);
         SlotId const from = arrival.piece == resting ? at_rest : source(arrival).slot;
         plan_.send({arrival.from, from, arrival.block}, {rank, piece.slot, piece.block}, arrival.block);
@@ -366,7 +396,21 @@ class HeadMesh {
     return folded;
   }
 
+  void prepare(int rank) {
+    auto& [heads, rows, columns, keys_ready, turn] = at(rank);
+    for (Piece const& column : columns) keys_ready = std::max(keys_ready, column.ready);
+    for (Row& row : rows) {
+      row.pending = columns.size();
+      if (followed(rank)) {
+        row.met.assign(columns.size(), 0);
+      } else {
+        row.finished = row.own;
+      }
+    }
+  }
+
   void fold(int rank, std::size_t round) {
+    if (!followed(rank)) return wait_for_keys(rank, round);
     auto& rows = at(rank).rows;
     bool busy = false;
     for (Row& row : rows) {
@@ -384,6 +428,13 @@ class HeadMesh {
       if (!row.own || (in_turns && folded >= at(rank).turn)) continue;
       if (in_turns) folded += area_left(rank, row);
       fold(rank, row, round);
+    }
+  }
+
+  /// Foreign rows are folded as soon as they and keys are there: with the last keys they are done.
+  void wait_for_keys(int rank, std::size_t round) {
+    for (Row& row : at(rank).rows) {
+      if (std::max(row.ready, at(rank).keys_ready) <= round) row.pending = 0;
     }
   }
 
@@ -427,6 +478,11 @@ class HeadMesh {
   Grid grid_;
   PlanBuilder plan_;
   std::vector<RankState> ranks_;
+  std::vector<char> followed_;                ///< by group
+  std::vector<char> beside_;                  ///< by row of the mesh
+  std::vector<char> below_;                   ///< by column of the mesh and share of the heads
+  std::vector<std::vector<Slice>> q_slices_;  ///< by group, joined where they touch
+  std::vector<std::vector<Slice>> kv_slices_;
   std::size_t gathered_by_ = 0;  ///< the round in which everything is where it is folded
   std::vector<Return> returning_;
   std::vector<Return> returned_;
@@ -435,8 +491,8 @@ class HeadMesh {
 }  // namespace
 
 Plan head_mesh_plan(Problem const& problem, Layouts const& layouts, std::string name, int head_ranks,
-                    Grid grid) {
-  return HeadMesh(problem, layouts, std::move(name), head_ranks, grid).write();
+                    Grid grid, std::span<int const> only) {
+  return HeadMesh(problem, layouts, std::move(name), head_ranks, grid, only).write();
 }
 
 }  // namespace plait

@@ -1,6 +1,7 @@
 // The mesh, Ulysses, and their product.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "grid.hpp"
@@ -20,6 +21,6 @@ namespace plait {
 /// are as heavy as the keys), so that folds are at hand from the first rounds on and states leave before the
 /// last ones.
 [[nodiscard]] Plan head_mesh_plan(Problem const& problem, Layouts const& layouts, std::string name,
-                                  int head_ranks, Grid grid);
+                                  int head_ranks, Grid grid, std::span<int const> only);
 
 }  // namespace plait

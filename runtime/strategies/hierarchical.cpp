@@ -13,33 +13,24 @@
 namespace plait {
 namespace {
 
-/// The blocks of one rank that are on their way, and where they are on the rank that has them now.
-struct Load {
-  std::vector<BlockId> blocks;
-  std::vector<SlotId> slots;
-};
-
 class DoubleRing {
  public:
-  DoubleRing(PlanBuilder& plan, Grid grid) : plan_(plan), nodes_(grid.a), size_(grid.b) {}
+  DoubleRing(PlanBuilder& plan, Grid grid)
+      : plan_(plan), nodes_(grid.a), size_(grid.b), slots_(static_cast<std::size_t>(plan.ranks())) {}
 
   /// In the outer step o, node n has the blocks of node n − o; in its inner step i, rank l of it those of
   /// rank l − i there. What arrives is folded in the round after.
   void write() {
-    std::vector<Load> first(
-        static_cast<std::size_t>(plan_.ranks()));  // by rank: what it began the outer step with
-    for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      auto const& blocks = plan_.kv_blocks(rank);
-      first[static_cast<std::size_t>(rank)] = {blocks, std::vector<SlotId>(blocks.size(), at_rest)};
-    }
     for (int outer = 0; outer < nodes_; ++outer) {
-      std::vector<Load> next(first.size());
-      std::vector<Load> held = first;
       for (int inner = 0; inner < size_; ++inner) {
-        held = step(outer, inner, first, held, next);
+        for (int rank = 0; rank < plan_.ranks(); ++rank) step(rank, outer, inner);
+        for (Slots& slots : slots_) {
+          slots.held.swap(slots.passed);
+          slots.passed.clear();
+        }
         plan_.end_round();
       }
-      first = std::move(next);
+      for (Slots& slots : slots_) slots.first = slots.held = std::exchange(slots.next, {});
     }
   }
 
@@ -76,61 +67,62 @@ class DoubleRing {
     }
     return reach;
   }
-  [[nodiscard]] bool needed_inside(BlockId kv, int outer, int inner) {
-    return inner < reach_of(kv).inner[static_cast<std::size_t>(outer)];
-  }
-  [[nodiscard]] bool needed_outside(BlockId kv, int outer) { return outer < reach_of(kv).outer; }
 
-  /// One round: every rank folds what it holds, passes it on within its node, and, in its turn, sends what it
-  /// began with to the next node. @returns what the ranks hold in the next round
-  std::vector<Load> step(int outer, int inner, std::vector<Load> const& first, std::vector<Load> const& held,
-                         std::vector<Load>& next) {
-    std::vector<Load> passed(held.size());
-    for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      auto const index = static_cast<std::size_t>(rank);
-      Load const& load = held[index];
-      int const beside = rank_at(node_of(rank), rank % size_ + 1);
-      for (std::size_t i = 0; i < load.blocks.size(); ++i) {
-        BlockId const kv = load.blocks[i];
-        for (BlockId const q : plan_.q_blocks(rank)) {
-          if (plan_.meet(q, kv)) plan_.fold_at_home(rank, q, kv, load.slots[i]);
-        }
-        if (needed_inside(kv, outer, inner)) {
-          Load& there = passed[static_cast<std::size_t>(beside)];
-          there.blocks.push_back(kv);
-          there.slots.push_back(plan_.send(rank, load.slots[i], beside, kv));
-        }
-        if (inner > 0) plan_.release(rank, load.slots[i]);
-      }
-      send_outside(outer, inner, rank, first[index], next);
+  /// The blocks that a rank holds in a step: of the rank there from which they came.
+  void list_held(int rank, int outer, int inner, std::vector<BlockId>& blocks) {
+    int const home = rank_at(node_of(rank) - outer, rank % size_ + size_ - inner);
+    blocks.clear();
+    for (BlockId const kv : plan_.kv_blocks(home)) {
+      Reach const& reach = reach_of(kv);
+      bool const comes = outer <= reach.outer && inner <= reach.inner[static_cast<std::size_t>(outer)];
+      if (comes) blocks.push_back(kv);
     }
-    return passed;
+  }
+
+  /// A rank folds what it holds, passes it on within its node, and, in its turn, sends what it began with to
+  /// the next node.
+  void step(int rank, int outer, int inner) {
+    int const beside = rank_at(node_of(rank), rank % size_ + 1);
+    int const beyond = rank_at(node_of(rank) + 1, rank % size_);
+    if (!plan_.writes(rank) && !plan_.writes(beside) && !plan_.writes(beyond)) return;
+    list_held(rank, outer, inner, held_);
+    auto const& blocks = held_;
+    std::vector<SlotId>& slots = at(rank).held;
+    slots.resize(blocks.size(), at_rest);
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      for (BlockId const q : plan_.q_blocks(rank)) {
+        if (plan_.meet(q, blocks[i])) plan_.fold_at_home(rank, q, blocks[i], slots[i]);
+      }
+      if (inner < reach_of(blocks[i]).inner[static_cast<std::size_t>(outer)]) {
+        at(beside).passed.push_back(plan_.send(rank, slots[i], beside, blocks[i]));
+      }
+      if (inner > 0) plan_.release(rank, slots[i]);
+    }
+    send_outside(rank, beyond, outer, inner);
   }
 
   /// What the rank began with goes to its counterpart in the next node, in parts: one a round, so that all
   /// ports of a node are busy all the time, and a node sends no more a round than one rank's blocks.
-  void send_outside(int outer, int inner, int rank, Load const& load, std::vector<Load>& next) {
-    int const beyond = rank_at(node_of(rank) + 1, rank % size_);
-    Load& there = next[static_cast<std::size_t>(beyond)];
-    if (inner == 0) {
-      for (BlockId const kv : load.blocks) {
-        if (!needed_outside(kv, outer)) continue;
-        there.blocks.push_back(kv);
-        there.slots.push_back(plan_.acquire(beyond, kv));
-      }
-    }
-    for (std::size_t to = 0, from = 0; to < there.blocks.size(); ++to, ++from) {
-      while (load.blocks[from] != there.blocks[to]) ++from;
-      BlockId const kv = load.blocks[from];
-      auto const& parts = parts_of(kv);
+  void send_outside(int rank, int beyond, int outer, int inner) {
+    list_held(rank, outer, 0, first_);
+    auto const& blocks = first_;
+    std::vector<SlotId>& from = at(rank).first;
+    from.resize(blocks.size(), at_rest);
+    std::vector<SlotId>& to = at(beyond).next;
+    std::size_t sent = 0;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      if (outer >= reach_of(blocks[i]).outer) continue;
+      if (inner == 0) to.push_back(plan_.acquire(beyond, blocks[i]));
+      SlotId const there = to[sent++];
+      auto const& parts = parts_of(blocks[i]);
       for (std::size_t part = 0; part < parts.size(); ++part) {
         auto const turn = static_cast<int>(part) * size_ / static_cast<int>(parts.size());
         if ((turn + rank) % size_ != inner) continue;
-        plan_.send({rank, load.slots[from], kv}, {beyond, there.slots[to], kv}, parts[part]);
+        plan_.send({rank, from[i], blocks[i]}, {beyond, there, blocks[i]}, parts[part]);
       }
     }
     if (inner + 1 == size_) {
-      for (SlotId const slot : load.slots) plan_.release(rank, slot);
+      for (SlotId const slot : from) plan_.release(rank, slot);
     }
   }
 
@@ -150,16 +142,29 @@ class DoubleRing {
     return parts;
   }
 
+  /// Where a rank has blocks, in the order of list_held; nothing there: at rest.
+  struct Slots {
+    std::vector<SlotId> held;    ///< in this round
+    std::vector<SlotId> passed;  ///< in the next, within the outer step
+    std::vector<SlotId> first;   ///< since the outer step began
+    std::vector<SlotId> next;    ///< when the next outer step begins
+  };
+  Slots& at(int rank) { return slots_[static_cast<std::size_t>(rank)]; }
+
   PlanBuilder& plan_;
   int nodes_;
   int size_;  ///< ranks of a node
+  std::vector<Slots> slots_;
+  std::vector<BlockId> held_;                ///< of the rank at hand, in this round
+  std::vector<BlockId> first_;               ///< when the outer step began
   std::vector<Reach> reach_;                 ///< by block, once asked for
   std::vector<std::vector<BlockId>> parts_;  ///< by block, once asked for
 };
 
 }  // namespace
 
-Plan hierarchical_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan hierarchical_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+                       std::span<int const> only) {
   int const ranks = layouts.q.ranks();
   if (arguments.empty()) {
     throw InvalidProblem(
@@ -171,7 +176,7 @@ Plan hierarchical_plan(Problem const& problem, Layouts const& layouts, std::stri
     throw InvalidProblem(
         fmt::format("strategy '{}': the grid has {} ranks, not {}", name, grid.a * grid.b, ranks));
   }
-  PlanBuilder plan(problem, layouts, name);
+  PlanBuilder plan(problem, layouts, name, only);
   DoubleRing(plan, grid).write();
   return std::move(plan).finish_at_home();
 }

@@ -7,7 +7,8 @@
 
 namespace plait {
 
-Plan mesh_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan mesh_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+               std::span<int const> only) {
   int const ranks = layouts.q.ranks();
   std::string const name = arguments.empty() ? "mesh" : fmt::format("mesh:{}", arguments);
   Grid const grid = arguments.empty() ? lightest_mesh(problem.shape, ranks) : parse_grid(name, arguments);
@@ -15,7 +16,7 @@ Plan mesh_plan(Problem const& problem, Layouts const& layouts, std::string_view 
     throw InvalidProblem(
         fmt::format("strategy '{}': the grid has {} ranks, not {}", name, grid.a * grid.b, ranks));
   }
-  return head_mesh_plan(problem, layouts, fmt::format("mesh:{}x{}", grid.a, grid.b), 1, grid);
+  return head_mesh_plan(problem, layouts, fmt::format("mesh:{}x{}", grid.a, grid.b), 1, grid, only);
 }
 
 /// Grids that differ from the ring's and pass-Q's bytes: both sides above 1, unless there is no such grid.

@@ -18,14 +18,16 @@ struct Visit {
 
 /// Stages of a visit, one round each: travel, fold at the host, return, merge at home. The visits to the rank
 /// at distance d travel in round d − 1, so all four stages of successive distances run at once.
-Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+                std::span<int const> only) {
   require_no_arguments("passq", arguments);
-  PlanBuilder plan(problem, layouts, "passq");
+  PlanBuilder plan(problem, layouts, "passq", only);
   int const ranks = plan.ranks();
   std::vector<Visit> arrived;
   std::vector<Visit> folded;
   std::vector<Visit> returned;
   for (int rank = 0; rank < ranks; ++rank) {
+    if (!plan.writes(rank)) continue;
     for (BlockId const q : plan.q_blocks(rank)) {
       for (BlockId const kv : plan.kv_blocks(rank)) {
         if (plan.meet(q, kv)) plan.fold_at_home(rank, q, kv, at_rest);
@@ -57,6 +59,7 @@ Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view
     arrived.clear();
     for (int rank = 0; rank < ranks && round + 1 < ranks; ++rank) {
       int const host = (rank + round + 1) % ranks;
+      if (!plan.writes(rank) && !plan.writes(host)) continue;
       for (BlockId const q : plan.q_blocks(rank)) {
         if (plan.rank_serves(host, q)) arrived.push_back({q, host, plan.send(rank, at_rest, host, q)});
       }

@@ -32,13 +32,18 @@ Index pieces_to_travel(Layout const& kv) {
 }
 
 PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
-                         Index kv_pieces)
+                         std::span<int const> only, Index kv_pieces)
     : plan_{.problem = problem,
             .layouts = layouts,
             .strategy = std::move(strategy),
             .blocks = {},
             .programs = {}} {
   auto const count = static_cast<std::size_t>(layouts.q.ranks());
+  writes_.assign(count, only.empty() ? 1 : 0);
+  for (int const rank : only) at(writes_, rank) = 1;
+  for (int rank = 0; rank < ranks(); ++rank) {
+    if (writes(rank)) written_.push_back(rank);
+  }
   q_blocks_.resize(count);
   kv_blocks_.resize(count);
   rank_states_.resize(count);
@@ -76,7 +81,7 @@ BlockId PlanBuilder::add_kv(Slice slice, HeadRange heads, int home) {
 }
 
 bool PlanBuilder::meet(BlockId q, BlockId kv) const {
-  return plan_.problem.mask.area(block(q).slice, block(kv).slice) > 0;
+  return plan_.problem.mask.meets(block(q).slice, block(kv).slice);
 }
 
 bool PlanBuilder::rank_needs(int rank, BlockId kv) const {
@@ -88,6 +93,7 @@ bool PlanBuilder::rank_serves(int rank, BlockId q) const {
 }
 
 SlotId PlanBuilder::acquire(int rank, BlockId id) {
+  if (!writes(rank)) return at_rest;
   std::uint64_t const need = bytes(block(id), plan_.problem.shape);
   auto& slots = at(rank_states_, rank).slots;
   auto& free = at(rank_states_, rank).free;
@@ -115,10 +121,14 @@ SlotId PlanBuilder::send(int from, SlotId from_slot, int to, BlockId id) {
 }
 
 void PlanBuilder::send(Place from, Place to, BlockId id) {
-  at(plan_.programs, from.rank)
-      .sends.push_back({.peer = to.rank, .block = id, .slot = from.slot, .whole = from.whole});
-  at(plan_.programs, to.rank)
-      .receives.push_back({.peer = from.rank, .block = id, .slot = to.slot, .whole = to.whole});
+  if (writes(from.rank)) {
+    at(plan_.programs, from.rank)
+        .sends.push_back({.peer = to.rank, .block = id, .slot = from.slot, .whole = from.whole});
+  }
+  if (writes(to.rank)) {
+    at(plan_.programs, to.rank)
+        .receives.push_back({.peer = from.rank, .block = id, .slot = to.slot, .whole = to.whole});
+  }
 }
 
 Start PlanBuilder::start_of(int rank, SlotId state) {
@@ -126,6 +136,7 @@ Start PlanBuilder::start_of(int rank, SlotId state) {
 }
 
 void PlanBuilder::fold(int rank, BlockId q, SlotId q_slot, BlockId kv, SlotId kv_slot, SlotId state) {
+  if (!writes(rank)) return;
   at(plan_.programs, rank)
       .folds.push_back({.q = q,
                         .q_slot = q_slot,
@@ -136,6 +147,7 @@ void PlanBuilder::fold(int rank, BlockId q, SlotId q_slot, BlockId kv, SlotId kv
 }
 
 SlotId PlanBuilder::home_state(int rank, BlockId q) {
+  if (!writes(rank)) return at_rest;
   home_states_.resize(plan_.blocks.size(), at_rest);
   SlotId& state = home_states_[static_cast<std::size_t>(q)];
   if (state == at_rest) state = acquire(rank, state_of(q));
@@ -151,6 +163,7 @@ void PlanBuilder::merge_at_home(int rank, BlockId q, SlotId from) {
 }
 
 void PlanBuilder::merge(int rank, BlockId q, SlotId from, SlotId into) {
+  if (!writes(rank)) return;
   at(plan_.programs, rank)
       .merges.push_back({.state = state_of(q), .from = from, .into = into, .start = start_of(rank, into)});
 }
@@ -158,8 +171,9 @@ void PlanBuilder::merge(int rank, BlockId q, SlotId from, SlotId into) {
 void PlanBuilder::reduce_at_home(BlockId q, std::vector<SlotId> const& parts) {
   int const home = block(q).home;
   SlotId const into = home_state(home, q);
-  SlotId const own = start_of(home, into) == Start::carried ? into : at_rest;
-  for (int rank = 0; rank < ranks(); ++rank) {
+  bool const folded = writes(home) && start_of(home, into) == Start::carried;
+  SlotId const own = folded ? into : at_rest;
+  for (int const rank : written_) {
     bool const is_home = rank == home;
     at(plan_.programs, rank)
         .reductions.push_back({.state = state_of(q),
@@ -169,12 +183,13 @@ void PlanBuilder::reduce_at_home(BlockId q, std::vector<SlotId> const& parts) {
 }
 
 void PlanBuilder::finish(int rank, BlockId q, SlotId from, SlotId into) {
+  if (!writes(rank)) return;
   at(plan_.programs, rank)
       .finishes.push_back({.state = state_of(q), .from = from, .out = out_of(q), .into = into});
 }
 
 void PlanBuilder::end_round() {
-  for (int rank = 0; rank < ranks(); ++rank) {
+  for (int const rank : written_) {
     Program& program = at(plan_.programs, rank);
     program.ends.push_back({.sends = static_cast<std::uint32_t>(program.sends.size()),
                             .receives = static_cast<std::uint32_t>(program.receives.size()),
@@ -189,18 +204,20 @@ void PlanBuilder::end_round() {
 }
 
 void PlanBuilder::drop_empty_rounds() {
-  std::size_t const rounds = plan_.programs.empty() ? 0 : plan_.programs.front().ends.size();
-  std::vector<bool> used(rounds);
-  for (Program const& program : plan_.programs) {
+  std::size_t const rounds = written_.empty() ? 0 : at(plan_.programs, written_.front()).rounds();
+  std::vector<char> used(rounds);
+  for (int const rank : written_) {
+    Program const& program = at(plan_.programs, rank);
     for (std::size_t round = 0; round < rounds; ++round) {
       Program::Cut const before = round == 0 ? Program::Cut{} : program.ends[round - 1];
-      if (!(program.ends[round] == before)) used[round] = true;
+      if (!(program.ends[round] == before)) used[round] = 1;
     }
   }
-  for (Program& program : plan_.programs) {
+  for (int const rank : written_) {
+    Program& program = at(plan_.programs, rank);
     std::size_t kept = 0;
     for (std::size_t round = 0; round < rounds; ++round) {
-      if (used[round]) program.ends[kept++] = program.ends[round];
+      if (used[round] != 0) program.ends[kept++] = program.ends[round];
     }
     program.ends.resize(kept);
   }
@@ -208,7 +225,7 @@ void PlanBuilder::drop_empty_rounds() {
 
 Plan PlanBuilder::done() && {
   drop_empty_rounds();
-  for (int rank = 0; rank < ranks(); ++rank) {
+  for (int const rank : written_) {
     for (Slot const& used : at(rank_states_, rank).slots) {
       at(plan_.programs, rank).slots.push_back(used.bytes);
     }
@@ -217,9 +234,19 @@ Plan PlanBuilder::done() && {
 }
 
 Plan PlanBuilder::finish_at_home() && {
+  // Without the others' programs the last round is known only to ranks that have a step in the last of all.
+  bool const all = written_.size() == plan_.programs.size();
+  std::vector<char> finishes(plan_.programs.size(), all ? 1 : 0);
+  for (int const rank : written_) {
+    auto const& ends = at(plan_.programs, rank).ends;
+    if (ends.empty()) continue;
+    Program::Cut const before = ends.size() == 1 ? Program::Cut{} : ends[ends.size() - 2];
+    if (!(ends.back() == before)) at(finishes, rank) = 1;
+  }
   drop_empty_rounds();
   home_states_.resize(plan_.blocks.size(), at_rest);
-  for (int rank = 0; rank < ranks(); ++rank) {
+  for (int const rank : written_) {
+    if (at(finishes, rank) == 0) continue;
     Program& program = at(plan_.programs, rank);
     for (BlockId const q : q_blocks(rank)) {
       finish(rank, q, home_states_[static_cast<std::size_t>(q)], at_rest);

@@ -38,12 +38,14 @@ void play(PlanBuilder& plan, std::vector<Traveller>& on_their_way, int hop) {
   for (Traveller& traveller : on_their_way) {
     if (traveller.hops < hop) continue;
     int const holder = (traveller.home + hop) % plan.ranks();
+    int const next = (holder + 1) % plan.ranks();
+    if (!plan.writes(holder) && !plan.writes(next)) continue;
     for (BlockId const q : plan.q_blocks(holder)) {
       if (plan.meet(q, traveller.kv)) plan.fold_at_home(holder, q, traveller.kv, traveller.slot);
     }
     plan.release(holder, traveller.slot);
     if (traveller.hops > hop) {
-      traveller.slot = plan.send(holder, traveller.slot, (holder + 1) % plan.ranks(), traveller.kv);
+      traveller.slot = plan.send(holder, traveller.slot, next, traveller.kv);
     }
   }
 }
@@ -52,10 +54,11 @@ void play(PlanBuilder& plan, std::vector<Traveller>& on_their_way, int hop) {
 
 /// The pieces take turns of P−1 rounds; the last fold of a turn falls into the first round of the next, so
 /// every round but the last has a transfer to hide.
-Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+               std::span<int const> only) {
   require_no_arguments("ring", arguments);
   Index const pieces = pieces_to_travel(layouts.kv);
-  PlanBuilder plan(problem, layouts, "ring", pieces);
+  PlanBuilder plan(problem, layouts, "ring", only, pieces);
   int const last_hop = plan.ranks() - 1;
   std::vector<Traveller> arriving;  // of the turn before: they have one fold to go
   for (Index piece = 0; piece < pieces; ++piece) {

@@ -20,13 +20,18 @@ struct Visit {
   [[nodiscard]] std::size_t size() const { return ranks.size(); }
 };
 
-std::vector<Visit> visits(PlanBuilder const& plan) {
+/// How states come home.
+enum class Return : std::uint8_t { log, direct, native };
+
+std::vector<Visit> visits(PlanBuilder const& plan, Return by) {
   std::vector<Visit> found;
   for (int home = 0; home < plan.ranks(); ++home) {
     for (BlockId const q : plan.q_blocks(home)) {
       Visit visit{.q = q, .ranks = {home}, .slots = {}, .states = {}};
       for (int distance = 1; distance < plan.ranks(); ++distance) {
         int const rank = (home + distance) % plan.ranks();
+        // Only there does no third rank matter.
+        if (by == Return::direct && !plan.writes(home) && !plan.writes(rank)) continue;
         if (plan.rank_serves(rank, q)) visit.ranks.push_back(rank);
       }
       visit.slots.assign(visit.size(), at_rest);
@@ -37,12 +42,9 @@ std::vector<Visit> visits(PlanBuilder const& plan) {
   return found;
 }
 
-/// How states come home.
-enum class Return : std::uint8_t { log, direct, native };
-
 class Tree {
  public:
-  Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by), visits_(visits(plan)) {
+  Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by), visits_(visits(plan, by)) {
     for (Visit const& visit : visits_) most_ = std::max(most_, visit.size());
   }
 
@@ -87,6 +89,7 @@ class Tree {
   void spread(Visit& visit, std::size_t reach) {
     for (std::size_t to = reach; to < std::min(next(reach), visit.size()); ++to) {
       std::size_t const from = parent(to, reach);
+      if (!plan_.writes(visit.ranks[from]) && !plan_.writes(visit.ranks[to])) continue;
       visit.slots[to] = plan_.send(visit.ranks[from], visit.slots[from], visit.ranks[to], visit.q);
     }
   }
@@ -95,6 +98,7 @@ class Tree {
   void fold(Visit& visit, std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < std::min(end, visit.size()); ++i) {
       int const rank = visit.ranks[i];
+      if (!plan_.writes(rank)) continue;
       if (i > 0) visit.states[i] = plan_.acquire(rank, plan_.state_of(visit.q));
       for (BlockId const kv : plan_.kv_blocks(rank)) {
         if (!plan_.meet(visit.q, kv)) continue;
@@ -112,6 +116,7 @@ class Tree {
   void collect(Visit& visit, std::size_t reach, std::vector<Returned>& returned) {
     for (std::size_t from = reach; from < std::min(next(reach), visit.size()); ++from) {
       std::size_t const to = parent(from, reach);
+      if (!plan_.writes(visit.ranks[from]) && !plan_.writes(visit.ranks[to])) continue;
       SlotId const slot =
           plan_.send(visit.ranks[from], visit.states[from], visit.ranks[to], plan_.state_of(visit.q));
       plan_.release(visit.ranks[from], visit.states[from]);
@@ -151,7 +156,8 @@ class Tree {
 
 }  // namespace
 
-Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+               std::span<int const> only) {
   if (arguments.empty()) arguments = "log";
   if (arguments != "log" && arguments != "direct" && arguments != "native") {
     throw InvalidProblem(
@@ -160,7 +166,7 @@ Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view 
   Return const by = arguments == "log"      ? Return::log
                     : arguments == "direct" ? Return::direct
                                             : Return::native;
-  PlanBuilder plan(problem, layouts, fmt::format("tree:{}", arguments));
+  PlanBuilder plan(problem, layouts, fmt::format("tree:{}", arguments), only);
   Tree(plan, by).write();
   return std::move(plan).finish_at_home();
 }

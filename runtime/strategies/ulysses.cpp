@@ -23,7 +23,8 @@ std::vector<int> head_ranks(Problem const& problem, int ranks) {
 
 }  // namespace
 
-Plan ulysses_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments) {
+Plan ulysses_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+                  std::span<int const> only) {
   int const ranks = layouts.q.ranks();
   std::string const name = arguments.empty() ? "ulysses" : fmt::format("ulysses:{}", arguments);
   std::size_t const plus = arguments.find(product);
@@ -43,7 +44,7 @@ Plan ulysses_plan(Problem const& problem, Layouts const& layouts, std::string_vi
   }
   std::string const full =
       alone ? fmt::format("ulysses:{}", u) : fmt::format("ulysses:{}{}{}x{}", u, product, grid.a, grid.b);
-  return head_mesh_plan(problem, layouts, full, u, grid);
+  return head_mesh_plan(problem, layouts, full, u, grid, only);
 }
 
 /// All heads' shares that fit, each beside the meshes next to the lightest, and the two one-sided ones.

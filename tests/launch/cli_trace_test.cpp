@@ -103,10 +103,26 @@ TEST(Report, ShapeAndCandidatesHaveTheirKeys) {
   EXPECT_EQ(shape.at("dtype"), "f32");
   Json const list = candidates_json(choice.candidates);
   ASSERT_EQ(list.size(), 1u);
-  for (char const* key : {"strategy", "layout", "predicted_seconds", "bytes_max", "slots_bytes", "refused"}) {
-    EXPECT_TRUE(list[0].contains(key)) << key;
+  for (char const* key :
+       {"strategy", "layout", "predicted_seconds", "least_seconds", "bytes_max", "slots_bytes"}) {
+    EXPECT_FALSE(list[0].at(key).is_null()) << key;
   }
   EXPECT_TRUE(list[0].at("refused").is_null());
+  EXPECT_EQ(list[0].at("least_seconds"), list[0].at("predicted_seconds"));
+}
+
+/// Of a plan that was given up, it says no more than is known.
+TEST(Report, PlansThatWereGivenUpHaveNoPrediction) {
+  std::vector<Candidate> const candidates = {{.strategy = "ring", .layout = "zigzag", .least_seconds = 0.25}};
+  Json const list = candidates_json(candidates);
+  for (char const* key : {"predicted_seconds", "bytes_max", "slots_bytes", "refused"}) {
+    EXPECT_TRUE(list[0].at(key).is_null()) << key;
+  }
+  EXPECT_EQ(list[0].at("least_seconds"), 0.25);
+  EXPECT_NE(candidate_table(candidates, "mesh:1x2", "zigzag")
+                .find("250.00 ms  -            -             or more: given up"),
+            std::string::npos)
+      << candidate_table(candidates, "mesh:1x2", "zigzag");
 }
 
 TEST(Report, FilesAppearWholeOrNotAtAll) {

@@ -106,6 +106,7 @@ TEST(Mask, IntersectionsRestrictionsAndAreasMatchAPredicate) {
       }
     }
     EXPECT_EQ(a.area(q, kv), inside);
+    EXPECT_EQ(a.meets(q, kv), inside > 0);
   }
 }
 

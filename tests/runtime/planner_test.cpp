@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
+#include <tuple>
 
 #include "plait/strategy.hpp"
+#include "plait/volume.hpp"
+#include "random_problem.hpp"
 
 namespace plait {
 namespace {
@@ -80,6 +84,54 @@ TEST(Planner, WeighsNativeReductionsWhenAsked) {
     EXPECT_NE(candidate.strategy, "tree:native");
   }
   EXPECT_THROW((void)choose_plan(problem, 4, "rong", "auto", {}, Reduce::native), InvalidProblem);
+}
+
+/// The planner against what it must find: every plan that there is, written out and simulated to the end.
+TEST(Planner, TakesWhatWeighingAllPlansFinds) {
+  std::uint64_t const seed = test::seed_or(8);
+  SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
+  test::Random random(seed);
+  std::size_t given_up = 0;
+  for (int round = 0; round < 120; ++round) {
+    Index const n = test::uniform(random, 1, round % 4 == 0 ? 4000 : 80);
+    Index const keys = round % 3 == 0 ? test::uniform(random, 1, 80) : n;
+    auto const ranks = static_cast<int>(test::uniform(random, 1, 16));
+    Shape const shape{.q_tokens = n,
+                      .kv_tokens = keys,
+                      .q_heads = 8,
+                      .kv_heads = round % 2 == 0 ? 4 : 1,
+                      .dtype = DType::bf16};
+    Problem const problem{.shape = shape, .mask = test::random_mask(random, n, keys), .scale = 1.0};
+    Machine const machine = test::random_machine(random, ranks);
+    Choice const choice = choose_plan(problem, ranks, "auto", "auto", machine);
+    Choice const full = choose_plan(problem, ranks, "auto", "auto", machine, Reduce::p2p, Weigh::all);
+    ASSERT_EQ(choice.candidates.size(), full.candidates.size());
+    std::tuple best(std::numeric_limits<double>::infinity(), std::uint64_t{0}, std::string(), std::string());
+    for (std::size_t i = 0; i < choice.candidates.size(); ++i) {
+      Candidate const& candidate = choice.candidates[i];
+      ASSERT_EQ(candidate.strategy, full.candidates[i].strategy);
+      ASSERT_EQ(candidate.refused, full.candidates[i].refused);
+      if (!candidate.refused.empty()) continue;
+      Plan const plan =
+          make_plan(problem, make_layouts(candidate.layout, problem.mask, ranks), candidate.strategy);
+      double const seconds = simulate(plan, machine, Record::nothing).seconds;
+      std::uint64_t const bytes = std::ranges::max(volume(plan).sent);
+      if (std::pair(seconds, bytes) < std::pair(std::get<0>(best), std::get<1>(best))) {
+        best = {seconds, bytes, candidate.strategy, candidate.layout};
+      }
+      ASSERT_LE(candidate.least_seconds, seconds) << candidate.strategy;
+      ASSERT_EQ(candidate.weight.value_or(Weight{seconds, {}, bytes, 0}).seconds, seconds)
+          << candidate.strategy;
+      ASSERT_EQ(full.candidates[i].weight.value().seconds, seconds) << candidate.strategy;
+      ASSERT_EQ(full.candidates[i].weight->bytes_max, bytes) << candidate.strategy;
+      given_up += candidate.weight ? 0U : 1U;
+    }
+    for (Choice const* one : {&choice, &full}) {
+      EXPECT_EQ(one->plan.strategy, std::get<2>(best));
+      EXPECT_EQ(one->layout, std::get<3>(best));
+    }
+  }
+  EXPECT_GT(given_up, 0U);
 }
 
 TEST(Planner, NamesWhatItCannotDo) {

@@ -3,11 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <random>
 #include <string>
 
 #include "plait/layout.hpp"
+#include "plait/machine.hpp"
 #include "plait/problem.hpp"
 
 namespace plait::test {
@@ -74,6 +76,33 @@ inline Layouts random_layouts(Random& random, Mask const& mask, int ranks) {
     default:
       return {random_layout(random, mask.q_tokens(), ranks), random_layout(random, mask.kv_tokens(), ranks)};
   }
+}
+
+/// A machine whose numbers differ from plausible ones by factors of up to 1000.
+inline Machine random_machine(Random& random, int ranks) {
+  std::uniform_real_distribution<double> exponent(-3.0, 3.0);
+  auto const around = [&](double value) { return value * std::pow(10.0, exponent(random)); };
+  auto const link = [&] {
+    return Link{
+        .latency_seconds = around(1e-5), .bytes_per_second = around(1e8), .message_seconds = around(1e-6)};
+  };
+  auto const one_in = [&](Index chances) { return uniform(random, 1, chances) == 1; };
+  return {.ranks_per_node = static_cast<int>(uniform(random, 1, ranks)),
+          .flops_per_second = around(1e9),
+          .fold_seconds = around(1e-6),
+          .units = static_cast<int>(uniform(random, 1, 64)),
+          .memory_bytes_per_second = around(1e9),
+          .key_bytes_per_second = around(1e9),
+          .merge_bytes_per_second = around(1e9),
+          .step_seconds = around(1e-6),
+          .node = link(),
+          .network = link(),
+          .port_bytes_per_second = one_in(2) ? around(1e8) : 0.0,
+          .host_seconds_per_byte = one_in(3) ? around(1e-9) : 0.0,
+          .round_seconds = one_in(3) ? around(1e-6) : 0.0,
+          .link_share_computing = one_in(4) ? 0.5 : 1.0,
+          .crowd_ranks = static_cast<int>(uniform(random, 1, ranks)),
+          .alone_speedup = one_in(2) ? 1.5 : 1.0};
 }
 
 /// Every variant of every strategy that can do the problem: all grids, all nodes that divide the ranks.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "plait/plan_builder.hpp"
 #include "plait/strategy.hpp"
@@ -431,12 +430,6 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
   std::uint64_t const seed = test::seed_or(11);
   SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
   test::Random random(seed);
-  std::uniform_real_distribution<double> exponent(-3.0, 3.0);
-  auto const around = [&](double value) { return value * std::pow(10.0, exponent(random)); };
-  auto const random_link = [&] {
-    return Link{
-        .latency_seconds = around(1e-5), .bytes_per_second = around(1e8), .message_seconds = around(1e-6)};
-  };
   for (int round = 0; round < 100; ++round) {
     Index const n = test::uniform(random, 0, round % 4 == 0 ? 3000 : 60);
     int const count = static_cast<int>(test::uniform(random, 1, 9));
@@ -449,30 +442,53 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
                       .dtype = DType::bf16};
     Problem const problem{.shape = shape, .mask = test::random_mask(random, n, n), .scale = 1.0};
     Layouts const layouts = test::random_layouts(random, problem.mask, count);
-    Machine const machine{.ranks_per_node = static_cast<int>(test::uniform(random, 1, count)),
-                          .flops_per_second = around(1e9),
-                          .fold_seconds = around(1e-6),
-                          .units = static_cast<int>(test::uniform(random, 1, 64)),
-                          .memory_bytes_per_second = around(1e9),
-                          .key_bytes_per_second = around(1e9),
-                          .merge_bytes_per_second = around(1e9),
-                          .step_seconds = around(1e-6),
-                          .node = random_link(),
-                          .network = random_link(),
-                          .port_bytes_per_second = round % 2 == 0 ? around(1e8) : 0.0,
-                          .host_seconds_per_byte = round % 3 == 0 ? around(1e-9) : 0.0,
-                          .round_seconds = round % 3 == 1 ? around(1e-6) : 0.0,
-                          .link_share_computing = round % 4 == 0 ? 0.5 : 1.0,
-                          .crowd_ranks = static_cast<int>(test::uniform(random, 1, count)),
-                          .alone_speedup = round % 2 == 0 ? 1.5 : 1.0};
+    Machine const machine = test::random_machine(random, count);
     for (std::string const& strategy : test::all_variants(problem, layouts)) {
-      Simulation const result = simulate(make_plan(problem, layouts, strategy), machine, Record::nothing);
+      Plan const plan = make_plan(problem, layouts, strategy);
+      Simulation const result = simulate(plan, machine, Record::nothing);
       ASSERT_NEAR(result.critical.total(), result.seconds, 1e-9 * result.seconds) << strategy;
       for (double const exposed : result.exposed_comm_seconds) {
         ASSERT_GE(exposed, 0.0) << strategy;
         ASSERT_LE(exposed, result.seconds * (1 + 1e-9)) << strategy;
       }
+      Simulation const cut = simulate(plan, machine, Record::nothing, result.seconds / 2);
+      ASSERT_LE(cut.seconds, result.seconds) << strategy;
+      ASSERT_TRUE(cut.seconds > result.seconds / 2 || result.seconds == 0) << strategy;
+      ASSERT_EQ(simulate(plan, machine, Record::nothing, result.seconds).seconds, result.seconds) << strategy;
     }
+  }
+}
+
+/// A program on its own is no slower than simulated among the others', whatever few ranks' are written.
+TEST(LeastSeconds, IsNeverMoreThanThePlanTakes) {
+  std::uint64_t const seed = test::seed_or(7);
+  SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
+  test::Random random(seed);
+  for (int round = 0; round < 300; ++round) {
+    Index const n = test::uniform(random, 0, round % 4 == 0 ? 3000 : 60);
+    auto const count = static_cast<int>(test::uniform(random, 1, 12));
+    Shape const shape{.q_tokens = n, .kv_tokens = n, .q_heads = 8, .kv_heads = 4, .dtype = DType::bf16};
+    Problem const problem{.shape = shape, .mask = test::random_mask(random, n, n), .scale = 1.0};
+    Layouts const layouts = test::random_layouts(random, problem.mask, count);
+    Machine const machine = test::random_machine(random, count);
+    std::array const few = {static_cast<int>(test::uniform(random, 0, count - 1)),
+                            static_cast<int>(test::uniform(random, 0, count - 1))};
+    for (std::string const& strategy : test::all_variants(problem, layouts)) {
+      double const all = simulate(make_plan(problem, layouts, strategy), machine, Record::nothing).seconds;
+      double const least = least_seconds(make_plan(problem, layouts, strategy, few), few, machine);
+      ASSERT_LE(least, all * (1 + 1e-9)) << strategy << " on " << count << " ranks";
+    }
+  }
+}
+
+/// A ring of equal ranks that never wait for each other takes as long as one rank's program.
+TEST(LeastSeconds, IsTheTimeOfAProgramThatNeverWaits) {
+  Problem const problem = full_problem();
+  Plan const plan = make_plan(problem, make_layouts("contiguous", problem.mask, ranks), "ring");
+  for (double const bytes_per_second : {1e6, 1e12}) {
+    Machine const machine = flat_machine(1e9, bytes_per_second, 1e-6);
+    double const all = simulate(plan, machine, Record::nothing).seconds;
+    EXPECT_NEAR(least_seconds(plan, std::array{2}, machine), all, 1e-9 * all);
   }
 }
 

@@ -1,7 +1,9 @@
 #include "plait/strategy.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <set>
@@ -319,6 +321,72 @@ TEST(Strategy, PlansAreDeterministic) {
   Layouts const layouts = make_layouts("balanced", mask, 7);
   for (std::string const& name : test::all_variants(problem, layouts)) {
     EXPECT_EQ(make_plan(problem, layouts, name).programs, make_plan(problem, layouts, name).programs);
+  }
+}
+
+/// What a rank does in each round, in any order, without rounds in which it has nothing to do; its finishes
+/// last, on their own.
+std::vector<std::multiset<std::string>> steps_of(Plan const& plan, int rank) {
+  std::vector<std::multiset<std::string>> rounds;
+  std::multiset<std::string> finishes;
+  Program const& program = plan.programs[static_cast<std::size_t>(rank)];
+  auto const text = [&](BlockId id) { return describe(plan.block(id)); };
+  for (std::size_t index = 0; index < program.rounds(); ++index) {
+    Round const round = program.round(index);
+    std::multiset<std::string> steps;
+    for (Transfer const& send : round.sends) {
+      steps.insert(fmt::format("to {}: {}", send.peer, text(send.block)));
+    }
+    for (Transfer const& receive : round.receives) {
+      steps.insert(fmt::format("from {}: {} of {}", receive.peer, text(receive.block), text(receive.whole)));
+    }
+    for (Fold const& fold : round.folds) {
+      steps.insert(fmt::format("fold {} {} {}", text(fold.q), text(fold.kv), fold.start == Start::carried));
+    }
+    for (Merge const& merge : round.merges) steps.insert(fmt::format("merge {}", text(merge.state)));
+    for (Reduction const& part : round.reductions) {
+      steps.insert(fmt::format("reduce {} {}", text(part.state), part.into == at_rest));
+    }
+    if (!steps.empty()) rounds.push_back(std::move(steps));
+    for (Finish const& finish : round.finishes) finishes.insert(text(finish.out));
+  }
+  rounds.push_back(std::move(finishes));
+  return rounds;
+}
+
+TEST(Strategy, ProgramsOfAFewRanksAreThoseOfTheWholePlan) {
+  std::uint64_t const seed = test::seed_or(6);
+  SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
+  Random random(seed);
+  for (int round = 0; round < 150; ++round) {
+    Index const q_tokens = uniform(random, 0, round % 4 == 0 ? 6000 : 60);
+    Index const kv_tokens = round % 2 == 0 ? q_tokens : uniform(random, 0, 60);
+    auto const ranks = static_cast<int>(uniform(random, 1, 16));
+    Mask const mask = test::random_mask(random, q_tokens, kv_tokens);
+    Shape shape = llama_like(q_tokens);
+    shape.kv_tokens = kv_tokens;
+    shape.kv_heads = 4;
+    Problem const problem = problem_of(shape, mask);
+    Layouts const layouts = test::random_layouts(random, mask, ranks);
+    std::vector<int> few;
+    while (static_cast<int>(few.size()) < (ranks + 3) / 4) {
+      few.push_back(static_cast<int>(uniform(random, 0, ranks - 1)));
+    }
+    for (std::string const& strategy : test::all_variants(problem, layouts)) {
+      Plan const whole = make_plan(problem, layouts, strategy);
+      Plan const part = make_plan(problem, layouts, strategy, few);
+      for (int rank = 0; rank < ranks; ++rank) {
+        if (std::ranges::find(few, rank) == few.end()) {
+          ASSERT_EQ(part.programs[static_cast<std::size_t>(rank)], Program{}) << strategy;
+          continue;
+        }
+        auto steps = steps_of(part, rank);
+        auto const wanted = steps_of(whole, rank);
+        ASSERT_TRUE(std::ranges::includes(wanted.back(), steps.back())) << strategy;
+        steps.back() = wanted.back();
+        ASSERT_EQ(steps, wanted) << strategy << ", rank " << rank << " of " << ranks;
+      }
+    }
   }
 }
 

@@ -50,6 +50,8 @@ class Mask {
   [[nodiscard]] Index area(Slice q, Slice kv) const;
   [[nodiscard]] Index area() const { return area({0, q_tokens_}, {0, kv_tokens_}); }
   [[nodiscard]] bool keeps(Index q, Index k) const;
+  /// Whether any pair in q × kv is kept: area(q, kv) > 0, at less cost.
+  [[nodiscard]] bool meets(Slice q, Slice kv) const;
 
   friend bool operator==(Mask const&, Mask const&) = default;
 

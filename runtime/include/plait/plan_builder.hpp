@@ -2,6 +2,7 @@
 #pragma once
 
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,10 +20,14 @@ namespace plait {
 /// whatever its size, and ends as large as the largest block it held.
 class PlanBuilder {
  public:
+  /// @param only       the ranks whose programs are written; none: all. Steps of others are dropped
   /// @param kv_pieces  into how many key/value blocks each slice at rest is cut
-  PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy, Index kv_pieces = 1);
+  PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
+              std::span<int const> only = {}, Index kv_pieces = 1);
 
   [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
+  /// Whether the program of `rank` is written: a strategy may leave out what no such rank takes part in.
+  [[nodiscard]] bool writes(int rank) const { return at(writes_, rank) != 0; }
   [[nodiscard]] Block const& block(BlockId id) const { return plan_.block(id); }
   /// The query blocks of a rank: one per slice of its layout, all heads.
   [[nodiscard]] std::vector<BlockId> const& q_blocks(int rank) const { return at(q_blocks_, rank); }
@@ -45,7 +50,7 @@ class PlanBuilder {
   [[nodiscard]] bool rank_needs(int rank, BlockId kv) const;
   [[nodiscard]] bool rank_serves(int rank, BlockId q) const;
 
-  /// A slot of `rank` that nothing uses in this round, for `block`.
+  /// A slot of `rank` that nothing uses in this round, for `block`; at_rest if its program is not written.
   [[nodiscard]] SlotId acquire(int rank, BlockId block);
   /// The slot's content is not needed after this round.
   void release(int rank, SlotId slot);
@@ -76,9 +81,10 @@ class PlanBuilder {
   void finish(int rank, BlockId q, SlotId from, SlotId into);
   void end_round();
 
-  /// The plan, without the rounds in which no rank has a step.
+  /// The plan, without the rounds in which no rank that is written has a step.
   [[nodiscard]] Plan done() &&;
-  /// The same, with all blocks of `q_blocks` finished at home in the last round, or after its reductions.
+  /// The same, with all blocks of `q_blocks` finished at home in the last round, or after its reductions; if
+  /// not all programs are written, only where that round is certain to be the whole plan's last.
   [[nodiscard]] Plan finish_at_home() &&;
 
  private:
@@ -107,6 +113,8 @@ class PlanBuilder {
   Start start_of(int rank, SlotId state);
 
   Plan plan_;
+  std::vector<char> writes_;  ///< by rank
+  std::vector<int> written_;  ///< the ranks of which that is true
   std::vector<std::vector<BlockId>> q_blocks_;
   std::vector<std::vector<std::vector<BlockId>>> kv_blocks_;  ///< [rank][piece]
   std::vector<SlotId> home_states_;  ///< by query block: the slot of its state at home, or at_rest

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,7 +43,16 @@ enum class Record : std::uint8_t { nothing, timeline };
 /// While a rank computes, its links may be slower.
 /// A reduction is a transfer of each part to its home, and then the merges there: what MPI libraries do
 /// instead differs, and is not modelled.
+/// @param within  seconds after which it gives up: a Simulation of more seconds than that is of the rounds
+/// up to there alone, so its seconds are less than the plan takes, or as many
 /// @throws InvalidProblem if a number of the machine cannot be
-[[nodiscard]] Simulation simulate(Plan const& plan, Machine const& machine, Record record);
+[[nodiscard]] Simulation simulate(Plan const& plan, Machine const& machine, Record record,
+                                  double within = std::numeric_limits<double>::infinity());
+
+/// What the slowest of `ranks` takes for its own program when it never waits for another rank to begin a
+/// round, to compute, or to free a link: no more than `simulate` finds for the plan. Needs their programs
+/// alone.
+/// @throws InvalidProblem if a number of the machine cannot be
+[[nodiscard]] double least_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine);
 
 }  // namespace plait

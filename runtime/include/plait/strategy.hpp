@@ -28,7 +28,8 @@ struct Strategy {
   std::string_view form;     ///< how it is asked for: "mesh[:AxB]"
   std::string_view summary;  ///< one sentence for people
   /// @param arguments  what follows the name and a colon, or nothing
-  Plan (*make)(Problem const&, Layouts const&, std::string_view arguments);
+  /// @param only       as make_plan's
+  Plan (*make)(Problem const&, Layouts const&, std::string_view arguments, std::span<int const> only);
   /// The names of the variants worth weighing, in a fixed order; its own name if it has none.
   std::vector<std::string> (*variants)(Problem const&, Group const&);
   bool reduces_natively = false;  ///< it has variants for Reduce::native
@@ -42,8 +43,13 @@ struct Strategy {
 [[nodiscard]] Strategy const& strategy_of(std::string_view name);
 
 /// Writes the plan of the strategy called `name`, which may have arguments ("mesh:2x4"). Pure and
-/// deterministic: the same arguments give the same plan on every rank. @throws InvalidProblem if the name is
-/// unknown (naming those that exist), if the problem is invalid, or if the layouts are not for it
-[[nodiscard]] Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name);
+/// deterministic: the same arguments give the same plan on every rank.
+/// @param only  ranks: theirs are the only programs that are written, in much less time; none: all are. They
+/// do in each round what they do in the whole plan, but blocks and slots are numbered, and steps of a kind
+/// ordered, in other ways; rounds in which none of them has a step are left out, and so may be finishes
+/// @throws InvalidProblem if the name is unknown (naming those that exist), if the problem is invalid, or if
+/// the layouts are not for it
+[[nodiscard]] Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name,
+                             std::span<int const> only = {});
 
 }  // namespace plait
