@@ -213,7 +213,10 @@ TEST(Strategy, BlocksGoOnlyWhereTheMaskNeedsThem) {
 /// Whether what a rank receives is of use there: folded with something that the mask lets it meet, or sent
 /// on.
 bool is_used(Plan const& plan, Program const& mine, Transfer const& receive) {
-  Slice const rows = plan.block(receive.block).slice;
+  Block const& part = plan.block(receive.block);
+  Block const& whole = plan.block(receive.whole);
+  // A rank's block that is cut for its way only is needed as a whole, or not at all.
+  Slice const rows = whole.home == part.home ? whole.slice : part.slice;
   auto const kept = [&](Slice q, Slice kv) { return plan.problem.mask.area(q, kv) > 0; };
   for (Fold const& fold : mine.folds) {
     if (fold.kv == receive.whole && kept(plan.block(fold.q).slice, rows)) return true;
