@@ -1,10 +1,10 @@
 #include "head_mesh.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "gather.hpp"
+#include "mesh_order.hpp"
 #include "plait/plan_builder.hpp"
 
 namespace plait {
@@ -111,6 +111,10 @@ class HeadMesh {
     return {shape_.kv_heads * share / u_, shape_.kv_heads * (share + 1) / u_};
   }
   [[nodiscard]] bool keeps(Slice q, Slice kv) const { return mask_.meets(q, kv); }
+  /// Of so many ranks.
+  [[nodiscard]] Index tokens_of(std::size_t ranks) const {
+    return static_cast<Index>(ranks) * mask_.q_tokens() / plan_.ranks();
+  }
 
   /// Ranks in the same column with the same heads: they get keys from those that are written.
   [[nodiscard]] bool below(int rank) const {
@@ -153,7 +157,8 @@ class HeadMesh {
   void exchange_heads() {
     Slice const all_q{0, mask_.q_tokens()};
     Slice const all_kv{0, mask_.kv_tokens()};
-    std::size_t const steps_a_round = steps_per_round(static_cast<std::size_t>(u_ - 1), 1, 4);
+    auto const others = static_cast<std::size_t>(u_ - 1);
+    std::size_t const steps_a_round = steps_per_round(others, tokens_of(others), 4);
     std::vector<std::vector<Slice>> q(ranks_.size());
     std::vector<std::vector<Slice>> kv(ranks_.size());
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
@@ -187,54 +192,22 @@ class HeadMesh {
         }
         hold(arrivals, mine.heads, true, held);
       };
-      exchange(Tensor::q, q, mine.rows);
+      // Queries of other rows of the mesh do not go to ranks that are written: when they come is enough.
+      if (beside(rank)) {
+        exchange(Tensor::q, q, mine.rows);
+      } else {
+        for (int distance = 1; distance < u_; ++distance) {
+          auto const from = static_cast<std::size_t>(group_of(rank) * u_ + (share + distance) % u_);
+          if (q[from].empty()) continue;
+          gathered_by_ = std::max(gathered_by_, static_cast<std::size_t>(distance - 1) / steps_a_round + 1);
+        }
+      }
       exchange(Tensor::kv, kv, mine.columns);
     }
   }
 
-  /// How many of `steps`, in each of which the tokens of so many ranks come, make a round: few, so that folds
-  /// start early, but in each round some thousand tokens come, so that folds are large, and there are few
-  /// rounds.
-  [[nodiscard]] std::size_t steps_per_round(std::size_t steps, int ranks, Index most_rounds) const {
-    constexpr Index tokens_a_round = 1024;
-    if (steps == 0) return 1;
-    Index const tokens = static_cast<Index>(steps) * ranks * mask_.q_tokens() / plan_.ranks();
-    auto const rounds = static_cast<std::size_t>(std::clamp<Index>(tokens / tokens_a_round, 1, most_rounds));
-    return (steps + rounds - 1) / rounds;
-  }
-
-  /// Which neighbour's queries (a distance in a), or keys (in b), come in each round after the all-to-all.
-  struct Step {
-    bool queries;
-    int distance;
-  };
-  [[nodiscard]] std::vector<Step> steps() const {
-    auto const e = static_cast<double>(size_bytes(shape_.dtype));
-    auto const dims = static_cast<double>(shape_.head_dim + shape_.value_dim);
-    double const kv = static_cast<double>(shape_.kv_heads) * dims * e;
-    double const there_and_back =
-        static_cast<double>(shape_.q_heads) * (static_cast<double>(shape_.head_dim) * e +
-                                               static_cast<double>(shape_.value_dim + 2) * sizeof(float));
-    // Folds in step with bytes: queries up to this distance come before, or among, the keys.
-    double const all_keys = (grid_.b - 1) * kv;
-    double const all = all_keys + (grid_.a - 1) * there_and_back;
-    int const early =
-        grid_.a == 1 ? 0
-                     : std::clamp(static_cast<int>(std::lround(grid_.a * all_keys / all)), 1, grid_.a - 1);
-    std::vector<Step> found;
-    int q = 1;
-    int k = 1;
-    while (q <= early || k < grid_.b) {
-      // Queries lead: the q-th comes before a share of q / early of the keys.
-      bool const queries = q <= early && (k >= grid_.b || (q - 1) * (grid_.b - 1) <= (k - 1) * early);
-      found.push_back({queries, queries ? q++ : k++});
-    }
-    for (; q < grid_.a; ++q) found.push_back({true, q});
-    return found;
-  }
-
   /// Where a step's pieces come from.
-  [[nodiscard]] int source(int rank, Step step) const {
+  [[nodiscard]] int source(int rank, MeshStep step) const {
     int const group = step.queries ? row_of(rank) * grid_.a + (column_of(rank) + step.distance) % grid_.a
                                    : (row_of(rank) + step.distance) % grid_.b * grid_.a + column_of(rank);
     return group * u_ + share_of(rank);
@@ -256,7 +229,7 @@ class HeadMesh {
 
   /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece.
   template <class Visit>
-  void arriving(int rank, Step step, Visit&& visit) {
+  void arriving(int rank, MeshStep step, Visit&& visit) {
     RankState& from = at(source(rank, step));
     if (step.queries) {
       for (std::size_t i = 0; i < from.rows.size() && from.rows[i].own; ++i) {
@@ -269,13 +242,18 @@ class HeadMesh {
     }
   }
 
+  /// Whether a step brings anything to a rank.
+  [[nodiscard]] bool brings(int rank, MeshStep step) const {
+    auto const from = static_cast<std::size_t>(group_of(source(rank, step)));
+    return std::ranges::any_of(step.queries ? q_slices_[from] : kv_slices_[from], [&](Slice slice) {
+      return step.queries ? meets_keys(rank, slice) : meets_queries(rank, slice);
+    });
+  }
   /// The last of the steps that brings anything to any rank, plus 1.
-  [[nodiscard]] std::size_t steps_used(std::vector<Step> const& order) {
+  [[nodiscard]] std::size_t steps_used(std::vector<MeshStep> const& order) const {
     for (std::size_t used = order.size(); used > 0; --used) {
-      for (int rank = 0; rank < plan_.ranks(); ++rank) {
-        bool any = false;
-        arriving(rank, order[used - 1], [&](Piece const&, std::size_t) { any = true; });
-        if (any) return used;
+      for (int group = 0; group < groups(); ++group) {
+        if (brings(group * u_, order[used - 1])) return used;
       }
     }
     return 0;
@@ -286,9 +264,10 @@ class HeadMesh {
       q_slices_.push_back(joined(layouts_.q, group * u_, u_));
       kv_slices_.push_back(joined(layouts_.kv, group * u_, u_));
     }
-    std::vector<Step> const order = steps();
+    std::vector<MeshStep> const order = mesh_order(shape_, grid_);
     std::size_t const first = gathered_by_;
-    std::size_t const steps_a_round = steps_per_round(order.size(), u_, 8);
+    std::size_t const steps_a_round =
+        steps_per_round(order.size(), tokens_of(order.size() * static_cast<std::size_t>(u_)), 8);
     if (std::size_t const used = steps_used(order); used > 0) {
       gathered_by_ = first + (used - 1) / steps_a_round + 1;
     }
@@ -297,7 +276,7 @@ class HeadMesh {
       std::vector<Arrival> q_arrivals;
       std::vector<Arrival> kv_arrivals;
       for (std::size_t index = 0; index < order.size(); ++index) {
-        Step const step = order[index];
+        MeshStep const step = order[index];
         int const from = source(rank, step);
         bool const matters =
             step.queries ? followed(rank) || followed(from) : beside(rank) || plan_.writes(from);

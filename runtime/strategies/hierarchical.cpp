@@ -57,13 +57,13 @@ class DoubleRing {
     if (!reach.inner.empty()) return reach;
     reach.inner.assign(static_cast<std::size_t>(nodes_), 0);
     int const home = plan_.block(kv).home;
-    for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      if (!plan_.rank_needs(rank, kv)) continue;
-      int const outer = (node_of(rank) - node_of(home) + nodes_) % nodes_;
-      int const inner = (rank - home + plan_.ranks()) % size_;
-      reach.outer = std::max(reach.outer, outer);
-      int& last = reach.inner[static_cast<std::size_t>(outer)];
-      last = std::max(last, inner);
+    for (int outer = 0; outer < nodes_; ++outer) {
+      int inner = size_ - 1;
+      while (inner >= 0 && !plan_.rank_needs(rank_at(node_of(home) + outer, home % size_ + inner), kv))
+        --inner;
+      if (inner < 0) continue;
+      reach.outer = outer;
+      reach.inner[static_cast<std::size_t>(outer)] = inner;
     }
     return reach;
   }

@@ -1,7 +1,6 @@
 #include "plait/plan_builder.hpp"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 namespace plait {
@@ -102,8 +101,11 @@ SlotId PlanBuilder::acquire(int rank, BlockId id) {
     return static_cast<SlotId>(slots.size() - 1);
   }
   // The smallest free slot that is large enough, else the largest.
-  auto best = free.lower_bound({need, 0});
-  if (best == free.end()) best = free.lower_bound({std::prev(best)->first, 0});
+  auto const first_of = [&](std::uint64_t size) {
+    return std::ranges::lower_bound(free, std::pair(size, SlotId{0}));
+  };
+  auto best = first_of(need);
+  if (best == free.end()) best = first_of(free.back().first);
   auto const [size, slot] = *best;
   free.erase(best);
   at(slots, slot) = {.bytes = std::max(size, need), .holds_state = false};
@@ -198,8 +200,10 @@ void PlanBuilder::end_round() {
                             .finishes = static_cast<std::uint32_t>(program.finishes.size()),
                             .reductions = static_cast<std::uint32_t>(program.reductions.size())});
     RankState& state = at(rank_states_, rank);
-    for (SlotId const id : state.released) state.free.emplace(slot(rank, id).bytes, id);
+    if (state.released.empty()) continue;
+    for (SlotId const id : state.released) state.free.emplace_back(slot(rank, id).bytes, id);
     state.released.clear();
+    std::ranges::sort(state.free);
   }
 }
 

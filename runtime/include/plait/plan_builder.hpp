@@ -1,7 +1,6 @@
 // What strategies write plans with: blocks per rank, slots that are reused, steps round by round.
 #pragma once
 
-#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -94,8 +93,8 @@ class PlanBuilder {
   };
   struct RankState {
     std::vector<Slot> slots;
-    std::set<std::pair<std::uint64_t, SlotId>> free;  ///< by bytes, then number
-    std::vector<SlotId> released;                     ///< in this round
+    std::vector<std::pair<std::uint64_t, SlotId>> free;  ///< sorted: by bytes, then number
+    std::vector<SlotId> released;                        ///< in this round
   };
 
   template <class T>
