@@ -7,27 +7,31 @@ namespace plait {
 
 namespace {
 
+constexpr Index least_piece = 64;  ///< tokens
+
 /// Where the `piece`-th of so many pieces of a slice begins. Long pieces are whole numbers of 128 tokens,
-/// which fit every fold's tiles.
+/// which fit every fold's tiles, and those of middle length whole numbers of 32, which fit a CPU's.
 Index cut_of(Slice slice, Index piece, Index pieces) {
-  constexpr Index tile = 128;
+  constexpr Index gpu_tile = 128;
+  constexpr Index cpu_tile = 32;
   Index const even = slice.size() * piece / pieces;
-  bool const is_long = slice.size() >= 4 * tile * pieces;
-  return slice.begin + (is_long && piece < pieces ? (even + tile / 2) / tile * tile : even);
+  Index const tile = slice.size() >= 4 * gpu_tile * pieces   ? gpu_tile
+                     : slice.size() >= 2 * cpu_tile * pieces ? cpu_tile
+                                                             : 1;
+  return slice.begin + (piece < pieces ? (even + tile / 2) / tile * tile : even);
 }
 
 }  // namespace
 
 Index pieces_to_travel(Layout const& kv) {
   constexpr Index rounds_wanted = 8;
-  constexpr Index least_tokens = 64;
   Index const hops = kv.ranks() - 1;
   if (hops == 0) return 1;
   Index longest = 0;
   for (int rank = 0; rank < kv.ranks(); ++rank) {
     for (Slice const slice : kv.slices(rank)) longest = std::max(longest, slice.size());
   }
-  return std::max<Index>(1, std::min((rounds_wanted + hops - 1) / hops, longest / least_tokens));
+  return std::max<Index>(1, std::min((rounds_wanted + hops - 1) / hops, longest / least_piece));
 }
 
 PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
@@ -54,8 +58,10 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
     }
     at(kv_blocks_, rank).resize(static_cast<std::size_t>(kv_pieces));
     for (Slice const slice : layouts.kv.slices(rank)) {
-      for (Index piece = 0; piece < kv_pieces; ++piece) {
-        Slice const part{cut_of(slice, piece, kv_pieces), cut_of(slice, piece + 1, kv_pieces)};
+      // A short slice has fewer pieces than others: they would cost more than they hide.
+      Index const pieces = std::clamp<Index>(slice.size() / least_piece, 1, kv_pieces);
+      for (Index piece = 0; piece < pieces; ++piece) {
+        Slice const part{cut_of(slice, piece, pieces), cut_of(slice, piece + 1, pieces)};
         if (part.empty()) continue;
         at(kv_blocks_, rank)[static_cast<std::size_t>(piece)].push_back(add_kv(part, heads, rank));
       }

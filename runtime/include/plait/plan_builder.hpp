@@ -20,7 +20,8 @@ namespace plait {
 class PlanBuilder {
  public:
   /// @param only       the ranks whose programs are written; none: all. Steps of others are dropped
-  /// @param kv_pieces  into how many key/value blocks each slice at rest is cut
+  /// @param kv_pieces  into how many key/value blocks each slice at rest is cut, at most: none of fewer than
+  /// 64 tokens unless the slice is shorter
   PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
               std::span<int const> only = {}, Index kv_pieces = 1);
 
