@@ -371,11 +371,11 @@ std::vector<PlanCase> plan_cases(int ranks) {
 /// compute, and what links move, is made slower, or faster, all alike, until plans take what they took.
 void Calibrator::measure_plans() {
   constexpr int most_ranks = 64;
-  constexpr int runs = 9;
+  constexpr int passes = 3;  // in turn: the machine's speed changes meanwhile
+  constexpr int runs = 5;
   int const ranks = job_.world().size();
   if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
-  std::deque<Plan> plans;
-  std::vector<TimedPlan> timed;
+  std::vector<Plan> plans;
   RunOptions run = options_.run;
   run.repeat = runs;
   FirstRanks const all(job_, ranks);
@@ -383,19 +383,25 @@ void Calibrator::measure_plans() {
     Index const tokens = tokens_per_rank * ranks;
     Shape const shape = shape_of(tokens, tokens, 8, kv_heads, options_.elements);
     Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = default_scale(shape)};
-    Plan const& plan =
-        plans.emplace_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
-    MeasuredPoint const point = measure_point(job_, all, plan, choice_, run, Record::nothing);
-    timed.push_back({&plan, median(point.seconds)});
+    plans.push_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
   }
+  std::vector<std::vector<double>> seconds(plans.size());
+  for (int pass = 0; pass < passes; ++pass) {
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      std::ranges::copy(measure_point(job_, all, plans[i], choice_, run, Record::nothing).seconds,
+                        std::back_inserter(seconds[i]));
+    }
+  }
+  std::vector<TimedPlan> timed;
+  for (std::size_t i = 0; i < plans.size(); ++i) timed.push_back({&plans[i], median(seconds[i])});
   Machine& machine = result_.machine;
   Speeds const speeds = fit_speeds(timed, machine);
   machine = with_speeds(machine, speeds);
-  for (auto const& [plan, seconds] : timed) {
+  for (auto const& [plan, measured] : timed) {
     Shape const& shape = plan->problem.shape;
     explain(fmt::format("attention by {}, {} tokens, {}:{} heads", plan->strategy, shape.q_tokens,
                         shape.q_heads, shape.kv_heads),
-            seconds, simulate(*plan, machine, Record::nothing).seconds);
+            measured, simulate(*plan, machine, Record::nothing).seconds);
   }
   note(
       "whole attentions compute {:.2f} times as fast as their pieces did, and move bytes {:.2f} times as "

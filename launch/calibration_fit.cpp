@@ -240,10 +240,13 @@ Speeds fit_speeds(std::span<TimedPlan const> plans, Machine const& machine) {
   // is laid about the best point so far, finer and finer.
   constexpr int each_way = 2;
   constexpr int levels = 8;
-  constexpr double trust = 1e-3;  // in 1: so much does its squared logarithm count
+  // A plan's time is off by 5% or so, the pieces' speeds by 20 and 15%: so much do their squared logarithms
+  // count.
+  constexpr double trust_computing = 0.05 * 0.05 / (0.2 * 0.2);
+  constexpr double trust_moving = 0.05 * 0.05 / (0.15 * 0.15);
   auto const squares = [&](double computing, double moving) {
     Machine const tried = with_speeds(machine, {std::exp(computing), std::exp(moving)});
-    double sum = trust * (computing * computing + moving * moving);
+    double sum = trust_computing * computing * computing + trust_moving * moving * moving;
     for (auto const& [plan, seconds] : plans) {
       double const error = std::log(simulate(*plan, tried, Record::nothing).seconds / seconds);
       sum += error * error;

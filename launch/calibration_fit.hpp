@@ -79,7 +79,7 @@ struct Speeds {
 /// The machine with all that its ranks compute, and all that its links do, so many times as fast.
 [[nodiscard]] Machine with_speeds(Machine machine, Speeds speeds);
 /// The speeds, each within a half and 2, for which simulations are nearest to the measured times: least
-/// squares of the logarithms. What the plans do not tell stays near 1.
+/// squares of the logarithms, and of the speeds' own, so that what plans tell weakly stays near 1.
 [[nodiscard]] Speeds fit_speeds(std::span<TimedPlan const> plans, Machine const& machine);
 
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.

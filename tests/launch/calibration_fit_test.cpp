@@ -147,9 +147,9 @@ TEST(Fit, PlansTellHowFastRanksComputeAndLinksMove) {
       timed.push_back({&plan, simulate(plan, true_one, Record::nothing).seconds});
     Speeds const found = fit_speeds(timed, machine);
     bool const links_count = machine.network.bytes_per_second < 1e9;
-    expect_near(found.computing, 0.8, 0.01);
+    expect_near(found.computing, 0.8, 0.03);
     // Where transfers are hidden, plans say little of links.
-    expect_near(found.moving, 1.25, links_count ? 0.02 : 0.25);
+    expect_near(found.moving, 1.25, links_count ? 0.07 : 0.25);
     for (TimedPlan& plan : timed) plan.seconds *= 10;
     expect_near(fit_speeds(timed, machine).computing, 0.5, 1e-6);
   }
