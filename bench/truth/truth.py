@@ -104,13 +104,12 @@ class Bench:
         attempts, patience = 4, 60
         for _ in range(attempts):
             end = time.monotonic() + patience
-            while time.monotonic() - self.quiet_at > 0.5 and time.monotonic() < end:
-                if busy_share() <= self.asked.others:
-                    break
-                time.sleep(1)
+            if time.monotonic() - self.quiet_at > 0.5:  # else the last job's end has told
+                while busy_share() > self.asked.others and time.monotonic() < end:
+                    time.sleep(1)
             found = work()
             if busy_share() <= self.asked.others:
-                self.quiet_at = time.monotonic()  # which also tells the next job's beginning
+                self.quiet_at = time.monotonic()
                 return found
         self.disturbed += 1
         return found
