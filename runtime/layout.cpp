@@ -219,14 +219,19 @@ Layouts make_layouts(std::string_view name, Mask const& mask, int ranks) {
   return with_keys(Layout::balanced(mask, ranks));
 }
 
+double kept_pairs(Mask const& mask, Layout const& q, int rank) {
+  double kept = 0.0;
+  for (Slice const slice : q.slices(rank)) {
+    kept += static_cast<double>(mask.area(slice, {0, mask.kv_tokens()}));
+  }
+  return kept;
+}
+
 double imbalance(Mask const& mask, Layout const& q) {
   double largest = 0.0;
   double sum = 0.0;
   for (int rank = 0; rank < q.ranks(); ++rank) {
-    double kept = 0.0;
-    for (Slice const slice : q.slices(rank)) {
-      kept += static_cast<double>(mask.area(slice, {0, mask.kv_tokens()}));
-    }
+    double const kept = kept_pairs(mask, q, rank);
     largest = std::max(largest, kept);
     sum += kept;
   }

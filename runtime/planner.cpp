@@ -59,17 +59,11 @@ std::vector<std::string> names_to_weigh(std::string_view asked, Problem const& p
 /// whose queries see most, if they see clearly more.
 std::vector<int> ranks_to_sample(Mask const& mask, Layout const& q) {
   constexpr double clearly = 1.01;
-  auto const kept = [&](int rank) {
-    double area = 0.0;
-    for (Slice const slice : q.slices(rank))
-      area += static_cast<double>(mask.area(slice, {0, mask.kv_tokens()}));
-    return area;
-  };
   std::vector<int> ranks = {0, q.ranks() - 1};
-  double most = clearly * std::max(kept(ranks.front()), kept(ranks.back()));
+  double most = clearly * std::max(kept_pairs(mask, q, ranks.front()), kept_pairs(mask, q, ranks.back()));
   int busiest = -1;
   for (int rank = 0; rank < q.ranks(); ++rank) {
-    if (double const area = kept(rank); area > most) {
+    if (double const area = kept_pairs(mask, q, rank); area > most) {
       most = area;
       busiest = rank;
     }

@@ -173,6 +173,12 @@ class HeadMesh {
       int const share = share_of(rank);
       RankState& mine = at(rank);
       mine.heads = heads_of(share);
+      auto const for_each_source = [&](auto&& visit) {
+        for (int distance = 1; distance < u_; ++distance) {
+          visit(static_cast<std::size_t>(distance - 1) / steps_a_round,
+                group_of(rank) * u_ + (share + distance) % u_);
+        }
+      };
       auto const exchange = [&](Tensor tensor, std::vector<std::vector<Slice>> const& slices, auto& held) {
         for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
           auto& piece = held.emplace_back();
@@ -180,27 +186,24 @@ class HeadMesh {
           piece.slice = slice;
         }
         std::vector<Arrival> arrivals;
-        for (int distance = 1; distance < u_; ++distance) {
-          int const from = group_of(rank) * u_ + (share + distance) % u_;
+        for_each_source([&](std::size_t round, int from) {
           for (Slice const slice : slices[static_cast<std::size_t>(from)]) {
-            arrivals.push_back({.round = static_cast<std::size_t>(distance - 1) / steps_a_round,
+            arrivals.push_back({.round = round,
                                 .from = from,
                                 .piece = resting,
                                 .block = part(tensor, slice, share, from),
                                 .slice = slice});
           }
-        }
+        });
         hold(arrivals, mine.heads, true, held);
       };
       // Queries of other rows of the mesh do not go to ranks that are written: when they come is enough.
       if (beside(rank)) {
         exchange(Tensor::q, q, mine.rows);
       } else {
-        for (int distance = 1; distance < u_; ++distance) {
-          auto const from = static_cast<std::size_t>(group_of(rank) * u_ + (share + distance) % u_);
-          if (q[from].empty()) continue;
-          gathered_by_ = std::max(gathered_by_, static_cast<std::size_t>(distance - 1) / steps_a_round + 1);
-        }
+        for_each_source([&](std::size_t round, int from) {
+          if (!q[static_cast<std::size_t>(from)].empty()) gathered_by_ = std::max(gathered_by_, round + 1);
+        });
       }
       exchange(Tensor::kv, kv, mine.columns);
     }

@@ -58,6 +58,9 @@ struct Layouts {
 /// are spread contiguously. @throws InvalidProblem on an unknown name
 [[nodiscard]] Layouts make_layouts(std::string_view name, Mask const& mask, int ranks);
 
+/// The pairs that the mask keeps of a rank's queries.
+[[nodiscard]] double kept_pairs(Mask const& mask, Layout const& q, int rank);
+
 /// Largest kept area of a rank over the mean; 1 = perfectly balanced, and for a mask that keeps nothing.
 [[nodiscard]] double imbalance(Mask const& mask, Layout const& q);
 
