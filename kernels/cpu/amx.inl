@@ -12,7 +12,6 @@ constexpr Index left_step = block_rows * depth_step;   // words of a step of the
 constexpr Index right_step = depth_step * panel;       // and of the right one
 constexpr Index block_floats = block_rows * panel;     // of a block of sums
 constexpr Index tile_floats = tile_side * depth_step;  // of a tile of the left operand
-constexpr Index word_bytes = static_cast<Index>(sizeof(float));
 
 /// sums = A · B, or += if they are `carried` on: A is [steps][block_rows][depth_step] words, B is
 /// [steps · depth_step][panel] words, sums are [block_rows][panel] floats.

@@ -2,3 +2,4 @@
 
 constexpr Index panel_vectors = 2;
 constexpr Index panel = panel_vectors * lanes;
+constexpr Index word_bytes = static_cast<Index>(sizeof(float));
