@@ -3,39 +3,53 @@
 
 #include "panel.inl"
 
-constexpr Index block_rows = 32;
-constexpr Index row_step = 16;    // rows of a tile
-constexpr Index depth_step = 16;  // its words
-constexpr int row_unroll = 1;     // sums lie in memory
+constexpr Index largest_block = 2048;  // keys that are packed at once, at most
+constexpr Index tile_side = 16;        // rows of a tile, and its words
+constexpr Index block_rows = 2 * tile_side;
+constexpr Index depth_step = tile_side;
+static_assert(panel == 2 * tile_side);
+constexpr Index left_step = block_rows * depth_step;   // words of a step of the left operand
+constexpr Index right_step = depth_step * panel;       // and of the right one
+constexpr Index block_floats = block_rows * panel;     // of a block of sums
+constexpr Index tile_floats = tile_side * depth_step;  // of a tile of the left operand
 
-/// sums = A · B: A is [rows][depth], B is [depth][panel], `vectors` of it wide; depth is a multiple of
-/// depth_step.
-template <Index rows, Index vectors>
-inline void multiply(float const* a, float const* b, Index depth, Vector (&sums)[rows][vectors]) {
-  constexpr bool tall = rows == block_rows;
-  constexpr bool wide = vectors == 2;
-  constexpr Index bytes = sizeof(float);
-  Tiles::clear<0>();
-  if constexpr (wide) Tiles::clear<1>();
-  if constexpr (tall) Tiles::clear<2>();
-  if constexpr (tall && wide) Tiles::clear<3>();
-  for (Index d = 0; d < depth; d += depth_step) {
-    Tiles::load<4>(a + d, row_stride * bytes);
-    Tiles::load<6>(b + d * panel, panel * bytes);
-    Tiles::multiply_add<0, 4, 6>();
-    if constexpr (wide) {
-      Tiles::load<7>(b + d * panel + lanes, panel * bytes);
-      Tiles::multiply_add<1, 4, 7>();
-    }
-    if constexpr (tall) {
-      Tiles::load<5>(a + row_step * row_stride + d, row_stride * bytes);
-      Tiles::multiply_add<2, 5, 6>();
-      if constexpr (wide) Tiles::multiply_add<3, 5, 7>();
-    }
+/// sums = A · B, or += if they are `carried` on: A is [steps][block_rows][depth_step] words, B is
+/// [steps · depth_step][panel] words, sums are [block_rows][panel] floats.
+/// @tparam tall  whether there are more rows than a tile's: of the others nothing is read or written
+/// @param between  called with the number of each step, after its products have been asked for: what it does
+///                 runs beside them
+template <bool tall, class Between>
+inline void multiply(float const* a, float const* b, Index steps, bool carried, float* sums,
+                     Between&& between) {
+  constexpr Index left = depth_step * word_bytes;
+  constexpr Index right = panel * word_bytes;
+  constexpr Index lower = tile_side * panel;
+  if (carried) {
+    Tiles::load<0>(sums, right);
+    Tiles::load<1>(sums + lanes, right);
+    if constexpr (tall) Tiles::load<2>(sums + lower, right);
+    if constexpr (tall) Tiles::load<3>(sums + lower + lanes, right);
+  } else {
+    Tiles::clear<0>();
+    Tiles::clear<1>();
+    if constexpr (tall) Tiles::clear<2>();
+    if constexpr (tall) Tiles::clear<3>();
   }
-  constexpr Index stride = vectors * static_cast<Index>(sizeof(Vector));
-  Tiles::store<0>(&sums[0][0], stride);
-  if constexpr (wide) Tiles::store<1>(&sums[0][1], stride);
-  if constexpr (tall) Tiles::store<2>(&sums[row_step][0], stride);
-  if constexpr (tall && wide) Tiles::store<3>(&sums[row_step][1], stride);
+  for (Index step = 0; step < steps; ++step) {
+    Tiles::load<4>(a + step * left_step, left);
+    Tiles::load<6>(b + step * right_step, right);
+    Tiles::multiply_add<0, 4, 6>();
+    Tiles::load<7>(b + step * right_step + lanes, right);
+    Tiles::multiply_add<1, 4, 7>();
+    if constexpr (tall) {
+      Tiles::load<5>(a + step * left_step + tile_floats, left);
+      Tiles::multiply_add<2, 5, 6>();
+      Tiles::multiply_add<3, 5, 7>();
+    }
+    between(step);
+  }
+  Tiles::store<0>(sums, right);
+  Tiles::store<1>(sums + lanes, right);
+  if constexpr (tall) Tiles::store<2>(sums + lower, right);
+  if constexpr (tall) Tiles::store<3>(sums + lower + lanes, right);
 }

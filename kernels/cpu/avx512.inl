@@ -15,6 +15,11 @@ inline Vector larger(Vector a, Vector b) {
   return _mm512_maskz_max_ps(all_lanes, a, b);
 }
 
+/// Whether no lane is above the limit, or NaN.
+inline bool all_within(Vector values, float limit) {
+  return _mm512_cmp_ps_mask(values, splat(limit), _CMP_NLE_UQ) == 0;
+}
+
 inline Vector load_half(std::uint16_t const* from) {
   return _mm512_maskz_cvtph_ps(all_lanes, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
 }

@@ -4,6 +4,11 @@
 
 #include "panel.inl"
 
+constexpr Index largest_block = 512;  // keys that are packed at once, at most
+constexpr Index largest_dim = 512;
+// Words from one row of a block to the next, in all its arrays: a constant, so that the micro-kernel's
+// addresses are one register and offsets; and not a multiple of 2 KiB, so that rows do not share cache sets.
+constexpr Index row_stride = largest_dim + 16;
 constexpr Index row_step = block_rows / 3;
 // Unrolled where registers are left for what GCC then loads early.
 constexpr Index depth_step = registers > 16 ? lanes / word_elements : 1;

@@ -7,17 +7,14 @@
 // the group. Both products run in one micro-kernel: a block of rows by one panel of the packed words. Scores
 // are scaled by scale · log2(e), masked and their maxima found as they leave it; one pass makes them weights.
 
-// Keys are taken in steps: of whole vectors of scores, and of whole steps of the second product's depth.
-constexpr Index key_step = std::max(lanes, depth_step* word_elements);
-static_assert(largest_block % panel == 0 && largest_block <= largest_dim && tile_rows % block_rows == 0 &&
-              block_rows % row_step == 0 && panel % key_step == 0 && lanes % depth_step == 0);
+#include "key_blocks.inl"
 
-#include "pack.inl"
+static_assert(largest_block <= largest_dim && tile_rows % block_rows == 0 && block_rows % row_step == 0);
 
 constexpr Index queries_at_once = block_rows / 6;  // loaded between two panels of scores
-// Words of a key and its value of which the second cache holds the largest block: in half of 1 MiB, which
-// servers with AVX-512 have, or of 512 KiB.
-constexpr Index cached_words = registers > 16 ? 256 : 128;
+// Words of packed keys and values, for half of the second cache: 1 MiB, which servers with AVX-512 have, or
+// 512 KiB. A row's scores stay in the first.
+constexpr Index cached_words = (registers > 16 ? 256 : 128) * largest_block;
 
 /// Calls use(rows, vectors), both std::integral_constant, with the least number of rows that will do.
 template <class Use>
@@ -31,39 +28,20 @@ inline void with_shape(Index rows, Index vectors, Use&& use) {
   with_vectors(std::integral_constant<Index, block_rows>{});
 }
 
-/// One thread's scratch. All parts are multiples of 16 floats, so each is aligned to 64 bytes.
+/// One thread's scratch.
 struct Scratch {
   Scratch(float* memory, Index head_dim, Index value_dim)
-      : depth(round_up((head_dim + word_elements - 1) / word_elements, depth_step)),
-        row_words(round_up(depth, lanes)),
-        value_columns(round_up(value_dim, lanes)),
-        // K and V of a block, packed, stay in the second cache; and a row's scores in the first.
-        key_block(depth + value_columns / word_elements <= cached_words ? largest_block : largest_block / 2) {
-    auto const take = [&](Index floats) {
-      float* const part = memory;
-      memory += round_up(floats, 16);
-      total += round_up(floats, 16);
-      return part;
-    };
-    for (float*& block : q) block = take(block_rows * row_stride);
-    scores = take(block_rows * row_stride);
-    highest = take(block_rows * lanes);
-    rows = take(std::max(lanes * row_words, word_elements * value_columns));
-    k = take(key_block * depth);
-    v = take(key_block / word_elements * round_up(value_dim, panel));
+      : parts{memory}, packed(parts, head_dim, value_dim, cached_words) {
+    for (float*& block : q) block = parts.take(block_rows * row_stride);
+    scores = parts.take(block_rows * row_stride);
+    highest = parts.take(block_rows * lanes);
   }
 
-  Index depth;          ///< words of a query or key
-  Index row_words;      ///< the same in whole vectors
-  Index value_columns;  ///< the value dimension in whole vectors
-  Index key_block;      ///< keys that are packed at once
-  float* q[2];          ///< [block_rows], words: of this block of rows and of the next
-  float* scores;        ///< [block_rows][key_block], then weights, as words
-  float* highest;       ///< [block_rows][lanes]: the scores' maximum is in some lane
-  float* rows;          ///< rows on their way into a panel
-  float* k;             ///< [key_block / panel][depth][panel], words
-  float* v;             ///< [columns / panel][key_block / word_elements][panel], words
-  Index total = 0;
+  ScratchParts parts;
+  PackedKeys packed;
+  float* q[2];     ///< [block_rows], words: of this block of rows and of the next
+  float* scores;   ///< [block_rows][key_block], then weights, as words
+  float* highest;  ///< [block_rows][lanes]: the scores' maximum is in some lane
 };
 
 /// A block of rows, over the query heads of the group and the rows of a range.
@@ -96,53 +74,12 @@ class TileFold {
         scale_(item.operands.scale * 1.44269504f) {}
 
   void run() {
-    Slice hull;
-    for (Index tile = item_.tiles.begin; tile < item_.tiles.end; ++tile) {
-      Slice const ranges = ranges_of(item_, tile);
-      next_[tile - item_.tiles.begin] = ranges.begin;
-      for (Index i = ranges.begin; i < ranges.end; ++i) {
-        Slice const keys = range_at(item_, i).keys;
-        hull = hull.empty() ? keys : Slice{std::min(hull.begin, keys.begin), std::max(hull.end, keys.end)};
-      }
-    }
-    // Blocks begin at multiples of their size: how tiles share items changes no result.
-    for (Index begin = round_down(hull.begin, scratch_.key_block); begin < hull.end;
-         begin += scratch_.key_block) {
-      fold_keys({begin, begin + scratch_.key_block});
-    }
+    KeyBlocks(item_, scratch_.packed).run([this](KeyRange const& range, Slice keys, Index first) {
+      fold_range(range, keys, first);
+    });
   }
 
  private:
-  /// Calls use(range, its keys in the block) for each tile's ranges that meet a block of keys.
-  template <class Use>
-  void for_each_range(Slice block, Use&& use) {
-    for (Index tile = item_.tiles.begin; tile < item_.tiles.end; ++tile) {
-      Slice const ranges = ranges_of(item_, tile);
-      Index& next = next_[tile - item_.tiles.begin];
-      while (next < ranges.end && range_at(item_, next).keys.end <= block.begin) ++next;
-      for (Index i = next; i < ranges.end; ++i) {
-        KeyRange const range = range_at(item_, i);
-        if (range.keys.begin >= block.end) break;
-        Slice const keys = intersect(range.keys, block);
-        if (!keys.empty()) use(range, keys);
-      }
-    }
-  }
-
-  void fold_keys(Slice block) {
-    SeenKeys seen;
-    for_each_range(block, [&](KeyRange const&, Slice keys) {
-      seen.add({keys.begin - block.begin, keys.end - block.begin});
-    });
-    if (seen.span.empty()) return;
-    seen.span = {round_down(seen.span.begin, key_step), round_up(seen.span.end, key_step)};
-    pack_keys(operands_.k, item_.batch, item_.kv_head, block.begin, seen, scratch_.depth, scratch_.row_words,
-              scratch_.rows, scratch_.k);
-    pack_values(operands_.v, item_.batch, item_.kv_head, block.begin, seen,
-                scratch_.key_block / word_elements, scratch_.value_columns, scratch_.rows, scratch_.v);
-    for_each_range(block, [&](KeyRange const& range, Slice keys) { fold_range(range, keys, block.begin); });
-  }
-
   /// The packed keys `keys`, of the block that begins at key `first`, into the range's rows of all heads.
   void fold_range(KeyRange const& range, Slice keys, Index first) const {
     RowBlock blocks[2];
@@ -241,13 +178,12 @@ class TileFold {
   /// Scores of the block's rows and some columns of one panel; `mask(row, column, scores)` hides some.
   template <class Mask>
   void score(RowBlock const& block, Slice columns, Mask&& mask) const {
-    float const* const packed =
-        scratch_.k + columns.begin / panel * scratch_.depth * panel + columns.begin % panel;
+    float const* const packed = scratch_.packed.keys(columns.begin);
     with_shape(block.count, columns.size() / lanes, [&](auto row_constant, auto vector_constant) {
       constexpr Index rows = row_constant;
       constexpr Index vectors = vector_constant;
       Vector sums[rows][vectors];
-      multiply<rows, vectors>(block.q, packed, scratch_.depth, sums);
+      multiply<rows, vectors>(block.q, packed, scratch_.packed.depth, sums);
 #pragma GCC unroll row_unroll
       for (Index i = 0; i < rows; ++i) {
         if (i >= block.count) break;
@@ -268,11 +204,11 @@ class TileFold {
   /// summed on their own: over long sequences that is more exact than adding each of them to O.
   void add_values(RowBlock const& block, float const* kept, Slice seen) const {
     constexpr Index step = depth_step * word_elements;
-    Slice const words{round_down(seen.begin, step) / word_elements, round_up(seen.end, step) / word_elements};
-    Index const block_words = scratch_.key_block / word_elements;
+    Slice const keys{round_down(seen.begin, step), round_up(seen.end, step)};
+    Slice const words{keys.begin / word_elements, keys.end / word_elements};
     Index const dim = item_.state.value_dim;
     for (Index column = 0; column < dim; column += panel) {
-      float const* const packed = scratch_.v + column * block_words + words.begin * panel;
+      float const* const packed = scratch_.packed.values(column, keys.begin);
       Index const width = std::min(panel, dim - column);
       with_shape(block.count, width > lanes ? 2 : 1, [&](auto row_constant, auto vector_constant) {
         constexpr Index rows = row_constant;
@@ -298,7 +234,6 @@ class TileFold {
   FoldOperands const& operands_;
   Scratch scratch_;
   float scale_;
-  Index next_[item_tiles];  ///< per tile the first range that may still meet a block
 };
 
 void fold_packed(FoldItem const& item) {
@@ -306,5 +241,5 @@ void fold_packed(FoldItem const& item) {
 }
 
 std::size_t scratch_floats(Index head_dim, Index value_dim) {
-  return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).total);
+  return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).parts.total);
 }

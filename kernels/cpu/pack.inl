@@ -6,9 +6,13 @@ inline void to_words(DType type, void const* from, Index count, float* to) {
   if constexpr (word_elements == 1) {
     to_floats(type, from, count, to);
   } else {
-    Index const words = (count + 1) / 2;
-    for (Index i = round_down(count / 2, lanes); i < words; i += lanes) store_vector(to + i, Vector{});
-    __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof(std::uint16_t));
+    auto const* const bytes = static_cast<std::byte const*>(from);
+    Index const whole = round_down(count / 2, lanes);
+    for (Index i = 0; i < whole; i += lanes) __builtin_memcpy(to + i, bytes + i * word_bytes, sizeof(Vector));
+    if (2 * whole == count) return;
+    store_vector(to + whole, Vector{});
+    __builtin_memcpy(to + whole, bytes + whole * word_bytes,
+                     static_cast<std::size_t>(count - 2 * whole) * sizeof(std::uint16_t));
   }
 }
 

@@ -2,8 +2,4 @@
 
 constexpr Index panel_vectors = 2;
 constexpr Index panel = panel_vectors * lanes;
-constexpr Index largest_block = 512;  // keys that are packed at once, at most
-constexpr Index largest_dim = 512;
-// Words from one row of a block to the next, in all its arrays: a constant, so that the micro-kernel's
-// addresses are one register and offsets; and not a multiple of 2 KiB, so that rows do not share cache sets.
-constexpr Index row_stride = largest_dim + 16;
+constexpr Index word_bytes = static_cast<Index>(sizeof(float));

@@ -51,6 +51,39 @@ TEST_F(AmxFold, Bands) {
   test::check_bands(*device_, DType::bf16, {.dim = 24, .value_dim = 24});
 }
 
+TEST_F(AmxFold, LongSequences) {
+  // Several packed blocks, and more tiles than an item takes.
+  check_full_and_causal({.q_rows = 2500, .kv_rows = 2500, .dim = 32, .value_dim = 32, .oracle_rows = 64});
+  for (Index const dim : {64, 128}) {
+    check_full_and_causal({.q_rows = 300,
+                           .kv_rows = 4200,
+                           .q_heads = 4,
+                           .kv_heads = 2,
+                           .dim = dim,
+                           .value_dim = dim,
+                           .oracle_rows = 16});
+  }
+}
+
+// Scores that grow along the keys: rows' references are raised within a part of the keys and between parts.
+TEST_F(AmxFold, ReferencesThatRise) {
+  for (float const spread : {2.0f, 3.0f, 5.0f, 30.0f}) {
+    check_full_and_causal({.q_rows = 70, .kv_rows = 1100, .dim = 64, .value_dim = 40, .spread = spread});
+  }
+}
+
+TEST_F(AmxFold, StatesThatAreCarriedAndMerged) {
+  test::check_carried_in_any_order(*device_, DType::bf16, {.q_heads = 2, .dim = 40, .value_dim = 24});
+  test::check_carried_in_any_order(*device_, DType::bf16,
+                                   {.q_heads = 2, .dim = 64, .value_dim = 64, .spread = 3.0f});
+  test::check_merged_states(*device_, DType::bf16, {.q_heads = 2, .dim = 40, .value_dim = 24});
+  test::check_unseen_rows_stay(*device_, DType::bf16, {.dim = 16, .value_dim = 16});
+}
+
+TEST_F(AmxFold, NanInputsShow) {
+  test::check_nan_inputs_show(*device_, DType::bf16, {.dim = 16, .value_dim = 16});
+}
+
 TEST_F(AmxFold, KeysThatNoRowSeesMayBeNan) {
   test::check_unseen_keys_may_be_nan(*device_, DType::bf16, {.dim = 16, .value_dim = 16});
 }
