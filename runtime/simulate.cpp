@@ -182,6 +182,7 @@ class Simulator {
           flights_.push_back({std::max(begun_[from], begun_[to]), turn++, from, to, part.state});
       }
     }
+    slow_links();
     std::ranges::stable_sort(flights_, {},
                              [](Flight const& flight) { return std::pair(flight.ready, flight.turn); });
     for (Flight const& flight : flights_) fly(flight, index);
@@ -189,6 +190,26 @@ class Simulator {
       result_.exposed_comm_seconds[rank] += now_[rank] - computed_[rank];
     }
     for (std::size_t rank = 0; rank < ranks_; ++rank) merge_reduced(rank, index);
+  }
+
+  /// What each rank's links keep of their speed while it computes in the round at hand. The cores that
+  /// compute move what it sends and what it receives, so the loss is in proportion to both: half as much if
+  /// bytes go one way only as if as many go each way.
+  void slow_links() {
+    link_share_.assign(ranks_, 1.0);
+    if (machine_.link_share_computing == 1.0) return;
+    std::vector<double> sent(ranks_);
+    std::vector<double> received(ranks_);
+    for (Flight const& flight : flights_) {
+      sent[flight.from] += costs_.bytes(flight.block);
+      received[flight.to] += costs_.bytes(flight.block);
+    }
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+      double const most = std::max(sent[rank], received[rank]);
+      if (most == 0) continue;
+      double const both_ways = (sent[rank] + received[rank]) / (2.0 * most);
+      link_share_[rank] = 1.0 - (1.0 - machine_.link_share_computing) * both_ways;
+    }
   }
 
   void merge_reduced(std::size_t rank, std::size_t index) {
@@ -248,7 +269,7 @@ class Simulator {
     double const size = costs_.bytes(block);
     double const on_link = costs_.on_link(block, link);
     auto const serve = [&](std::vector<Port>& ports, std::size_t rank) {
-      return ports[rank].serve(ready, on_link, computed_[rank], machine_.link_share_computing);
+      return ports[rank].serve(ready, on_link, computed_[rank], link_share_[rank]);
     };
     double served = std::max(serve(send_[local ? 0 : 1], from), serve(receive_[local ? 0 : 1], to));
     if (!local && machine_.port_bytes_per_second > 0) {
@@ -286,7 +307,8 @@ class Simulator {
   std::vector<double> stretch_;     ///< per rank, of the round at hand
   std::vector<double> busy_until_;  ///< per rank: when it last stopped computing
   std::vector<Flight> flights_;
-  std::vector<Port> send_[2];  ///< by level (node, network) and rank
+  std::vector<double> link_share_;  ///< per rank, of the round at hand: of its links' speed while it computes
+  std::vector<Port> send_[2];       ///< by level (node, network) and rank
   std::vector<Port> receive_[2];
   std::vector<Port> node_out_;
   std::vector<Port> node_in_;

@@ -28,6 +28,11 @@ class Row:
     slots_bytes: int = 0  # of memory beside the tensors, of the rank with the most
 
     @property
+    def plan(self):
+        """Plans of one layout, prediction, memory and bytes are the same, whatever their name."""
+        return self.layout, self.predicted_seconds, self.slots_bytes, tuple(self.planned_bytes)
+
+    @property
     def measured_seconds(self):
         return statistics.median(self.seconds)
 
@@ -55,13 +60,15 @@ class Case:
     rows: list
     skipped: int  # candidates predicted too slow to be worth a measurement
     refused: list
+    machine: dict = dataclasses.field(default_factory=dict)  # that predicted, if it was calibrated: to predict anew
+
+    def pooled(self, row):
+        """The jobs of this plan, also those that ran it under another strategy's name: on two ranks the ring and the
+        all-gather are one plan."""
+        return [seconds for one in self.rows if one.plan == row.plan for seconds in one.seconds]
 
     def pooled_seconds(self, row):
-        """The median of the jobs of this plan, also of those that ran it under another strategy's name: on two ranks
-        the ring and the all-gather are one plan. Plans of one layout, prediction, memory and bytes are the same."""
-        def plan(one):
-            return one.layout, one.predicted_seconds, one.slots_bytes, one.planned_bytes
-        return statistics.median([seconds for one in self.rows if plan(one) == plan(row) for seconds in one.seconds])
+        return statistics.median(self.pooled(row))
 
     @property
     def best(self):

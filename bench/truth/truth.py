@@ -3,13 +3,14 @@
 
 Makes hosts on one machine (network namespaces, tests/network/hosts.sh) whose links carry a given rate, calibrates a
 machine there (`plait calibrate`), and then, for each case (tokens, heads, mask), runs every plan that `plait plan`
-weighs, several times and in turn (round robin: this machine's speed drifts), with `plait attend`. Compares the bytes
+weighs, several times and in turn (round robin: this machine's speed drifts), with `plait attend`, and those that may be
+the best more often: the least of several medians is too low by chance, and picks are judged by it. Compares the bytes
 moved with those planned, the median time with the predicted one, and the planner's pick with the best measured plan.
 Writes truth.csv, truth.md and what was measured (truth.json), and the machine, to a folder; cases that are measured
 again replace those there. Needs root, iproute2, mpirun and build/bin/plait; exits with 77 where hosts cannot be made.
 Leaves no namespace behind, also after a failure or an interrupt.
 
-    python3 bench/truth/truth.py                                         2 hosts, 1 Gbit/s: about twenty minutes
+    python3 bench/truth/truth.py                                         2 hosts, 1 Gbit/s: about ten minutes
     python3 bench/truth/truth.py --hosts 4 --rate 4gbit --cases 0,3..5 --out FOLDER
 """
 
@@ -96,6 +97,7 @@ class Bench:
         self.launcher = os.environ["PLAIT_RANKS"]
         self.ranks = asked.hosts * asked.ranks_per_host
         self.machine_words = []
+        self.machine = {}  # the calibrated one
         self.quiet_at = -1e9  # when the cores were last seen idle
         self.disturbed = 0  # jobs that were measured although others used the cores
 
@@ -139,6 +141,7 @@ class Bench:
         words = ["calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path]
         self.quiet(lambda: self.plait(*words, on_hosts=True))
         self.machine_words = ["--machine", path]
+        self.machine = json.loads(path.read_text())
         return "machine calibrated there before each case" + (" or few" if self.asked.calibrate == "first" else "")
 
     def plan(self, problem):
@@ -152,13 +155,15 @@ class Bench:
                  candidate["layout"], "--threads", 1, "--repeat", self.asked.repeat, "--json", "-"]
         return json.loads(self.quiet(lambda: self.plait(*words, on_hosts=True)))
 
-    def measure_once(self, problem, source, row, candidate):
-        """Adds one job of the candidate to its row."""
-        found = self.attend(problem, source, candidate)
-        row.seconds.append(found["seconds"]["median"])
-        row.planned_bytes, row.moved_bytes = found["bytes"]["planned"], found["bytes"]["moved"]
-        if max(row.planned_bytes) != candidate["bytes_max"]:
-            raise RuntimeError(f"{problem.name}: {row.strategy}: attend and plan disagree on the bytes")
+    def measure_turn(self, problem, source, rows, weighed):
+        """Adds one job to each of these rows; weighed is what the planner says of them, by strategy and layout."""
+        for row in rows:
+            candidate = weighed[row.strategy, row.layout]
+            found = self.attend(problem, source, candidate)
+            row.seconds.append(found["seconds"]["median"])
+            row.planned_bytes, row.moved_bytes = found["bytes"]["planned"], found["bytes"]["moved"]
+            if max(row.planned_bytes) != candidate["bytes_max"]:
+                raise RuntimeError(f"{problem.name}: {row.strategy}: attend and plan disagree on the bytes")
 
     def measure(self, problem):
         """A report.Case. @raise RuntimeError if a job fails: bytes that differ from the plan's are one way to"""
@@ -171,23 +176,26 @@ class Bench:
                            predicted_seconds=candidate["predicted_seconds"],
                            picked=(candidate["strategy"], candidate["layout"]) == (plan["strategy"], plan["layout"]),
                            seconds=[], planned_bytes=[], moved_bytes=[], slots_bytes=candidate["slots_bytes"]) for candidate in measured]
-        for _ in range(self.asked.rounds):
-            for row, candidate in zip(rows, measured):
-                self.measure_once(problem, source, row, candidate)
-        close = contenders(rows, self.asked.close)
-        for _ in range(self.asked.more if len(close) > 1 else 0):
-            for row, candidate in zip(rows, measured):
-                if row in close:
-                    self.measure_once(problem, source, row, candidate)
-        return report.Case(name=problem.name, words=problem.words, rows=rows, skipped=len(able) - len(measured),
+        case = report.Case(name=problem.name, words=problem.words, rows=rows, skipped=len(able) - len(measured),
+                           machine=self.machine,
                            refused=sorted({(candidate["strategy"], candidate["refused"])
                                            for candidate in plan["candidates"] if candidate["refused"]}))
+        weighed = {(candidate["strategy"], candidate["layout"]): candidate for candidate in measured}
+        for _ in range(self.asked.rounds):
+            self.measure_turn(problem, source, rows, weighed)
+        while turn := contenders(case, self.asked.close, self.asked.most):
+            self.measure_turn(problem, source, turn, weighed)
+        return case
 
 
-def contenders(rows, close):
-    """Those that may be the best, as far as noise lets one tell, and the pick."""
-    most = close * min(row.measured_seconds for row in rows)
-    return [row for row in rows if row.picked or row.measured_seconds <= most]
+def contenders(case, close, most):
+    """Those that may be the best, as far as noise lets one tell, and the pick: which of them have fewer jobs than `most`.
+    None if nothing but the pick's own plan, under whatever name, may be."""
+    limit = close * case.pooled_seconds(case.best)
+    able = [row for row in case.rows if row.picked or case.pooled_seconds(row) <= limit]
+    if all(row.plan == case.picked.plan for row in able):
+        return []
+    return [row for row in able if len(case.pooled(row)) < most]
 
 
 def worth_measuring(candidates, within):
@@ -212,7 +220,7 @@ def inside(asked):
     print(f"first host: {os.uname().nodename}", flush=True)
     with tempfile.TemporaryDirectory(prefix="plait-truth-") as folder:
         bench = Bench(asked, folder)
-        facts = (f"medians of {asked.rounds} jobs, {asked.rounds + asked.more} of those within {asked.close} times the best "
+        facts = (f"medians of {asked.rounds} jobs, up to {asked.most} of those that stay within {asked.close} times the best "
                  f"and of the pick, each the median of {asked.repeat} runs, all plans of a case in turn; {bench.calibrate()}")
         every = problems(asked.sizes)
         found = report.load(asked.out / "truth.json", {problem.name for problem in every})
@@ -265,10 +273,10 @@ def parse(words):
     flags.add_argument("--ranks-per-host", type=int, default=1, help="ranks of each host (default 1)")
     flags.add_argument("--rate", default="1gbit", help="of each host's link, each way, as tc writes it (default 1gbit)")
     flags.add_argument("--rounds", type=int, default=3, help="jobs of each plan (default 3)")
-    flags.add_argument("--more", type=int, default=3,
-                       help="jobs more of those that may be the best, and of the pick (default 3)")
+    flags.add_argument("--most", type=int, default=9,
+                       help="jobs at most of a plan that may be the best, and of the pick (default 9)")
     flags.add_argument("--close", type=float, default=1.1,
-                       help="those within so many times the best measured may be the best (default 1.1)")
+                       help="those within so many times the best measured so far may be the best (default 1.1)")
     flags.add_argument("--repeat", type=int, default=5, help="runs of each job (default 5)")
     flags.add_argument("--sizes", choices=("usual", "tiny"), default="usual", help="tiny: a test of this script")
     flags.add_argument("--cases", type=numbers, help="their numbers from 0 on, as in 0,3..5 (default all)")

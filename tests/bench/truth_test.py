@@ -64,9 +64,18 @@ def check_choice():
     candidates = [{"strategy": name, "predicted_seconds": value} for name, value in seconds.items()]
     chosen = [one["strategy"] for one in harness.worth_measuring(candidates, 1.3)]
     assert chosen == ["ring", "mesh:2x1", "passq", "tree:direct"], chosen
-    rows = [row("ring", 1.0, [1.0, 1.2]), row("passq", 1.0, [1.3]), row("mesh:2x1", 1.0, [1.2, 1.2]),
-            row("tree:log", 1.0, [9.0], picked=True)]
-    assert [one.strategy for one in harness.contenders(rows, 1.1)] == ["ring", "mesh:2x1", "tree:log"]
+    rows = [row("ring", 1.0, [1.0, 1.2]), row("passq", 2.0, [1.3]), row("mesh:2x1", 3.0, [1.2, 1.2]),
+            row("tree:log", 4.0, [9.0], picked=True)]
+
+    def contending(close, most):
+        return [one.strategy for one in harness.contenders(report.Case("made up", "", rows, 0, []), close, most)]
+    assert contending(1.1, 3) == ["ring", "mesh:2x1", "tree:log"] and contending(1.2, 2) == ["passq", "tree:log"]
+    assert contending(1.1, 1) == []
+    # Where only the picked plan may be the best, under either of its names, there is nothing to tell.
+    twins = [row("ring", 1.0, [1.0], picked=True), row("allgather", 1.0, [1.0]), row("passq", 2.0, [1.2])]
+    case = report.Case("made up", "", twins, 0, [])
+    assert harness.contenders(case, 1.1, 9) == [] and len(case.pooled(twins[0])) == 2
+    assert [one.strategy for one in harness.contenders(case, 1.3, 2)] == ["passq"]
     assert harness.numbers("0,3..5,9") == [0, 3, 4, 5, 9]
 
 
@@ -96,7 +105,7 @@ def start(plait, folder, *words):
 
 
 def check_hosts(plait, folder):
-    run = start(plait, folder, "--rounds", "1", "--more", "1", "--repeat", "2")
+    run = start(plait, folder, "--rounds", "1", "--most", "2", "--repeat", "2")
     output = run.communicate(timeout=200)[0]
     if run.returncode == 77:
         print(output.strip())
@@ -118,6 +127,10 @@ def check_hosts(plait, folder):
     ring = [line for line in rows if line["strategy"] == "ring" and "2:1 heads" in line["case"]]
     assert ring and all(int(line["moved_bytes_max"]) <= 128 * 2 * 32 * 4 for line in ring), ring
     assert max(int(line["moved_bytes_max"]) for line in ring) == 128 * 2 * 32 * 4, ring
+    for case in json.loads(pathlib.Path(folder, "truth.json").read_text()):
+        assert case["machine"]["plait_machine"] == 1, case
+        # A plan that may be the best has 2 jobs, counted over all of its names.
+        assert all(1 <= len(line["seconds"]) <= 2 for line in case["rows"]), case
     text = pathlib.Path(folder, "truth.md").read_text()
     assert f"for {len(rows)} of {len(rows)} plans" in text, text
     assert json.loads(output[output.index("{"):])["rows"] == len(rows)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "plait/plan_builder.hpp"
 #include "plait/strategy.hpp"
@@ -316,22 +317,25 @@ TEST(Rules, BytesThatMoveMeanwhileMakeARankComputeLonger) {
   EXPECT_NEAR(simulate(std::move(only_moves), machine).seconds, 1.75, close);
 }
 
-/// 1,000 bytes take 1.25 s and a fold 2 s: at a quarter of the speed 0.5 s' worth moves beside the fold, and
-/// the rest after it; a message that is short enough ends during the fold, 4 times as late.
+/// 1,000 bytes take 1.25 s and a fold 2 s: at a quarter of the speed 0.5 s' worth moves meanwhile, one way
+/// only, at 1 - 3/4 / 2, all of it, and of 2,000 bytes in and 1,000 out, at 1 - 3/4 * 3/4, 0.875 s' worth.
 TEST(Rules, LinksOfRanksThatComputeAreSlower) {
-  Machine machine = tiny_machine(2);
+  Machine machine = tiny_machine(3);
   machine.link_share_computing = 0.25;
-  Tiny tiny(2);
-  tiny.fold_own(0);
-  tiny.send_kv(1, 0);
-  EXPECT_NEAR(simulate(std::move(tiny), machine).seconds, 2 + 0.75 + 0.5, close);
+  auto const result_of = [&](std::vector<std::pair<int, int>> const& sends) {
+    Tiny tiny(3);
+    tiny.fold_own(0);
+    for (auto const& [from, to] : sends) tiny.send_kv(from, to);
+    return simulate(std::move(tiny), machine);
+  };
+  EXPECT_NEAR(result_of({{1, 0}, {0, 1}}).seconds, 2 + 0.75 + 0.5, close);
+  EXPECT_NEAR(result_of({{1, 0}}).seconds, 1.25 / 0.625 + 0.5, close);
+  EXPECT_NEAR(result_of({{0, 1}}).seconds, 1.25 / 0.625 + 0.5, close);
+  EXPECT_NEAR(result_of({{1, 0}, {2, 0}, {0, 1}}).seconds, 2 + (2.5 - 0.875) + 0.5, close);
+  EXPECT_NEAR(result_of({{1, 2}}).exposed_comm_seconds[1], 1.75, close);  // neither computes
   machine.node = {.latency_seconds = 0, .bytes_per_second = 4000, .message_seconds = 0};
-  Tiny receiver_computes(2);
-  receiver_computes.fold_own(0);
-  receiver_computes.send_kv(1, 0);
-  Simulation const result = simulate(std::move(receiver_computes), machine);
-  EXPECT_NEAR(result.seconds, 2, close);
-  EXPECT_NEAR(result.exposed_comm_seconds[1], 1, close);  // 0.25 s at a quarter of the speed
+  EXPECT_NEAR(result_of({{1, 0}, {0, 1}}).exposed_comm_seconds[1], 0.25 / 0.25, close);
+  EXPECT_NEAR(result_of({{1, 0}}).exposed_comm_seconds[1], 0.25 / 0.625, close);
 }
 
 TEST(Rules, FoldsWithFewTilesUseAShareOfTheUnits) {

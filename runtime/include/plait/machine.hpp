@@ -17,8 +17,8 @@ struct Link {
 
 /// A rank's fold takes fold_seconds + flops / rate + row bytes / memory_bytes_per_second + key bytes /
 /// key_bytes_per_second: it reads queries and state, and writes the state, and reads keys and values, of the
-/// rows and keys that its mask lets meet. The rate is flops_per_second if the fold has row tiles (of tile_rows
-/// rows of one head) for all of `units`, and in proportion less if it has fewer.
+/// rows and keys that its mask lets meet. The rate is flops_per_second if the fold has row tiles (of
+/// tile_rows rows of one head) for all of `units`, and in proportion less if it has fewer.
 struct Machine {
   std::string name = "flat";
   std::string sources = {};  ///< where the numbers are from
@@ -45,7 +45,8 @@ struct Machine {
   /// cores that others use too, and ranks wait for each other. 0 on GPUs.
   double round_seconds = 0.0;
   double round_share = 1.0;  ///< but no more than this share of what it computes in the round
-  /// The share of its links' speed that a rank gets while it computes, where the same cores move bytes. 1 on
+  /// The share of its links' speed that a rank gets while it computes and as many bytes go each way, where
+  /// the same cores move bytes; one that only sends, or only receives, in a round loses half as much. 1 on
   /// GPUs.
   double link_share_computing = 1.0;
   /// Consecutive ranks that share cores, so many. All rates above hold while all of them compute; with n of
