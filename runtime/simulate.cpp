@@ -1,6 +1,7 @@
 #include "plait/simulate.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -352,6 +353,20 @@ double least_seconds(Plan const& plan, std::span<int const> ranks, Machine const
     least = std::max(least, alone);
   }
   return least;
+}
+
+double lockstep_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine) {
+  validate(machine);
+  Costs const costs(plan, machine);
+  std::vector<double> rounds;
+  for (int const rank : ranks) {
+    rounds.resize(plan.programs[static_cast<std::size_t>(rank)].rounds());
+    for (std::size_t index = 0; index < rounds.size(); ++index) {
+      rounds[index] = std::max(
+          rounds[index], least_round_seconds(plan, machine, costs, static_cast<std::size_t>(rank), index));
+    }
+  }
+  return std::accumulate(rounds.begin(), rounds.end(), 0.0);
 }
 
 }  // namespace plait

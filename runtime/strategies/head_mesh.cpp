@@ -168,22 +168,22 @@ class HeadMesh {
     }
   }
 
-  using Slices = std::vector<std::vector<Slice>>;  ///< by rank
-
   /// The all-to-all of a group, in the order of a pairwise exchange.
   void exchange_heads() {
     Slice const all_q{0, mask_.q_tokens()};
     Slice const all_kv{0, mask_.kv_tokens()};
-    Slices q(ranks_.size());
-    Slices kv(ranks_.size());
+    Lists<Slice> q;  // by rank
+    Lists<Slice> kv;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
       at(rank).heads = heads_of(share_of(rank));
       for (Slice const slice : layouts_.q.slices(rank)) {
-        if (u_ == 1 || keeps(slice, all_kv)) q[static_cast<std::size_t>(rank)].push_back(slice);
+        if (u_ == 1 || keeps(slice, all_kv)) q.add(slice);
       }
+      q.end_list();
       for (Slice const slice : layouts_.kv.slices(rank)) {
-        if (keeps(all_q, slice)) kv[static_cast<std::size_t>(rank)].push_back(slice);
+        if (keeps(all_q, slice)) kv.add(slice);
       }
+      kv.end_list();
     }
     // Queries of other rows of the mesh do not go to ranks that are written, nor do keys of other columns:
     // when they come is enough.
@@ -210,7 +210,7 @@ class HeadMesh {
   }
 
   template <class Held>
-  void exchange(Tensor tensor, int rank, Slices const& slices, std::vector<Held>& held) {
+  void exchange(Tensor tensor, int rank, Lists<Slice> const& slices, std::vector<Held>& held) {
     int const share = share_of(rank);
     for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
       Held& piece = held.emplace_back();
@@ -238,7 +238,7 @@ class HeadMesh {
   }
   [[nodiscard]] bool meets_keys(int rank, Slice q) const {
     for (int row = 0; row < grid_.b; ++row) {
-      auto const& keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + column_of(rank))];
+      auto const keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + column_of(rank))];
       if (std::ranges::any_of(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
     }
     return false;
@@ -306,8 +306,16 @@ class HeadMesh {
 
   void gather_mesh() {
     for (int group = 0; group < groups(); ++group) {
-      q_slices_.push_back(joined(layouts_.q, group * u_, u_));
-      kv_slices_.push_back(joined(layouts_.kv, group * u_, u_));
+      q_slices_.add_all(joined(layouts_.q, group * u_, u_));
+      q_slices_.end_list();
+    }
+    if (layouts_.q == layouts_.kv) {
+      kv_slices_ = q_slices_;
+    } else {
+      for (int group = 0; group < groups(); ++group) {
+        kv_slices_.add_all(joined(layouts_.kv, group * u_, u_));
+        kv_slices_.end_list();
+      }
     }
     for (int row = 0; row < grid_.b; ++row) {
       row_q_slices_.push_back(joined(layouts_.q, row * grid_.a * u_, grid_.a * u_));
@@ -516,12 +524,12 @@ class HeadMesh {
   Grid grid_;
   PlanBuilder plan_;
   std::vector<RankState> ranks_;
-  std::vector<char> followed_;                ///< by group
-  std::vector<char> beside_;                  ///< by row of the mesh
-  std::vector<char> above_;                   ///< by column of the mesh
-  std::vector<char> below_;                   ///< by column of the mesh and share of the heads
-  std::vector<std::vector<Slice>> q_slices_;  ///< by group, joined where they touch
-  std::vector<std::vector<Slice>> kv_slices_;
+  std::vector<char> followed_;  ///< by group
+  std::vector<char> beside_;    ///< by row of the mesh
+  std::vector<char> above_;     ///< by column of the mesh
+  std::vector<char> below_;     ///< by column of the mesh and share of the heads
+  Lists<Slice> q_slices_;       ///< by group, joined where they touch
+  Lists<Slice> kv_slices_;
   std::vector<std::vector<Slice>> row_q_slices_;  ///< by row of the mesh, joined where they touch
   std::vector<std::size_t> query_steps_;          ///< by distance in a: the step that brings those queries
   std::vector<std::size_t> key_steps_;            ///< by distance in b

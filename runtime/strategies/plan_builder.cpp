@@ -65,7 +65,7 @@ void PlanBuilder::add_blocks_at_rest() {
   std::vector<std::vector<BlockId>> pieces_of_rank(static_cast<std::size_t>(kv_pieces_));
   for (int rank = 0; rank < ranks(); ++rank) {
     for (Slice const slice : plan_.layouts.q.slices(rank)) {
-      q_blocks_.blocks.push_back(add_q(slice, heads, rank));
+      q_blocks_.add(add_q(slice, heads, rank));
     }
     q_blocks_.end_list();
     for (Slice const slice : plan_.layouts.kv.slices(rank)) {
@@ -78,7 +78,7 @@ void PlanBuilder::add_blocks_at_rest() {
       }
     }
     for (auto& blocks : pieces_of_rank) {
-      kv_blocks_.blocks.insert(kv_blocks_.blocks.end(), blocks.begin(), blocks.end());
+      kv_blocks_.add_all(blocks);
       kv_blocks_.end_list();
       blocks.clear();
     }

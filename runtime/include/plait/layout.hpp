@@ -42,7 +42,7 @@ class Layout {
   [[nodiscard]] RankSet owners(std::vector<Slice> const& ranges) const;
 
   friend bool operator==(Layout const& a, Layout const& b) {
-    return a.tokens_ == b.tokens_ && a.parts_->slices == b.parts_->slices;
+    return a.tokens_ == b.tokens_ && (a.parts_ == b.parts_ || a.parts_->slices == b.parts_->slices);
   }
 
  private:

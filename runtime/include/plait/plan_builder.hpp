@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "plait/lists.hpp"
 #include "plait/plan.hpp"
 
 namespace plait {
@@ -36,10 +37,12 @@ class PlanBuilder {
   [[nodiscard]] std::vector<int> written_or_before(int distance) const;
   [[nodiscard]] Block const& block(BlockId id) const { return plan_.block(id); }
   /// The query blocks of a rank: one per slice of its layout, all heads.
-  [[nodiscard]] std::span<BlockId const> q_blocks(int rank) const { return q_blocks_.of(rank); }
+  [[nodiscard]] std::span<BlockId const> q_blocks(int rank) const {
+    return q_blocks_[static_cast<std::size_t>(rank)];
+  }
   /// The key/value blocks of a rank: the `piece`-th of each slice, all heads.
   [[nodiscard]] std::span<BlockId const> kv_blocks(int rank, Index piece = 0) const {
-    return kv_blocks_.of(static_cast<Index>(rank) * kv_pieces_ + piece);
+    return kv_blocks_[static_cast<std::size_t>(rank * kv_pieces_ + piece)];
   }
   /// The state block, and the out block, of the rows of query block `q`.
   [[nodiscard]] BlockId state_of(BlockId q) const { return q + 1; }
@@ -97,17 +100,6 @@ class PlanBuilder {
   [[nodiscard]] Plan finish_at_home() &&;
 
  private:
-  /// Lists of blocks, one after the other.
-  struct Lists {
-    std::vector<BlockId> blocks;
-    std::vector<std::size_t> ends;  ///< of each list
-    [[nodiscard]] std::span<BlockId const> of(Index list) const {
-      auto const index = static_cast<std::size_t>(list);
-      std::size_t const begin = index == 0 ? 0 : ends[index - 1];
-      return std::span(blocks).subspan(begin, ends[index] - begin);
-    }
-    void end_list() { ends.push_back(blocks.size()); }
-  };
   void add_blocks_at_rest();
   struct Slot {
     std::uint64_t bytes = 0;
@@ -144,8 +136,8 @@ class PlanBuilder {
   std::vector<char> writes_;  ///< by rank
   std::vector<int> written_;  ///< the ranks of which that is true
   Index kv_pieces_;
-  Lists q_blocks_;                   ///< by rank
-  Lists kv_blocks_;                  ///< by rank and piece
+  Lists<BlockId> q_blocks_;                   ///< by rank
+  Lists<BlockId> kv_blocks_;                  ///< by rank and piece
   std::vector<SlotId> home_states_;  ///< by query block: the slot of its state at home, or at_rest
   std::vector<RankState> rank_states_;
 };

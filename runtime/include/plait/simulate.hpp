@@ -55,4 +55,9 @@ enum class Record : std::uint8_t { nothing, timeline };
 /// @throws InvalidProblem if a number of the machine cannot be
 [[nodiscard]] double least_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine);
 
+/// The same, but as if each round began for all of `ranks` once the slowest of them is done with the one
+/// before: waiting for one another is part of it. Neither more nor less than `simulate` finds: an estimate.
+/// @throws InvalidProblem if a number of the machine cannot be
+[[nodiscard]] double lockstep_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine);
+
 }  // namespace plait
