@@ -205,21 +205,23 @@ class Scales {
     return which_ == Weigh::sampled || all > std::max(steps_to_weigh, in_share);
   }
 
-  /// The programs of the ranks, from which it is known how long it takes at least; nothing if it is refused.
-  std::optional<Plan> bound(std::size_t index, std::vector<int> const& sample) {
+  /// What the programs of the ranks tell: how long it takes at least, and how large it is.
+  /// @returns the cost that they make it likely to have; nothing if it is refused
+  std::optional<Cost> bound(std::size_t index, std::vector<int> const& sample) {
     Candidate& candidate = candidates_[index];
     Option& option = options_[index];
     try {
       // Sums in another order than the simulation's: a little less, so that rounding gives nothing up.
       constexpr double rounding = 1e-9;
-      Plan plan = make_plan(problem_, *option.layouts, candidate.strategy, sample);
-      candidate.least_seconds =
-          std::max(candidate.least_seconds, (1.0 - rounding) * least_seconds(plan, sample, machine_));
+      Plan const plan = make_plan(problem_, *option.layouts, candidate.strategy, sample);
+      auto const [least, lockstep] = sampled_seconds(plan, sample, machine_);
+      candidate.least_seconds = std::max(candidate.least_seconds, (1.0 - rounding) * least);
       double of_sample = 0.0;
       for (int const rank : sample) of_sample += steps(plan.programs[static_cast<std::size_t>(rank)]);
       option.steps = of_sample * plan.ranks() / static_cast<double>(sample.size());
       option.known = option.known == Known::nothing ? Known::busiest : Known::few;
-      return plan;
+      // Waiting for others counts nothing in the one, and too much in the other.
+      return Cost{std::sqrt(candidate.least_seconds * lockstep), largest(volume(plan).sent), index};
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
       return {};
@@ -227,16 +229,11 @@ class Scales {
   }
 
   void estimate(std::size_t index) {
-    std::vector<int> const& sample = samples_of(index).more;
     options_[index].done = true;
-    std::optional<Plan> const plan = bound(index, sample);
-    if (!plan) return;
-    // Waiting for others counts nothing in the one, and too much in the other.
-    double const least = candidates_[index].least_seconds;
-    double const seconds = std::sqrt(least * lockstep_seconds(*plan, sample, machine_));
-    candidates_[index].estimated_seconds = seconds;
-    Cost const cost{seconds, largest(volume(*plan).sent), index};
-    if (best_ && *best_ < cost) return;
+    std::optional<Cost> const cost = bound(index, samples_of(index).more);
+    if (!cost) return;
+    candidates_[index].estimated_seconds = cost->seconds;
+    if (best_ && *best_ < *cost) return;
     best_ = cost;
     weighed_.reset();
   }
