@@ -1,11 +1,10 @@
 #include "head_mesh.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "gather.hpp"
-#include "mesh_order.hpp"
+#include "mesh_ranks.hpp"
 #include "plait/plan_builder.hpp"
 
 namespace plait {
@@ -68,25 +67,15 @@ class HeadMesh {
         u_(head_ranks),
         grid_(grid),
         plan_(problem, layouts, std::move(name), only),
-        ranks_(static_cast<std::size_t>(layouts.q.ranks())),
-        followed_(static_cast<std::size_t>(groups())),
-        beside_(static_cast<std::size_t>(grid.b)),
-        above_(static_cast<std::size_t>(grid.a)),
-        below_(static_cast<std::size_t>(grid.a * head_ranks)) {
-    for (int const rank : plan_.written()) {
-      followed_[static_cast<std::size_t>(group_of(rank))] = 1;
-      beside_[static_cast<std::size_t>(row_of(rank))] = 1;
-      above_[static_cast<std::size_t>(column_of(rank))] = 1;
-      below_[static_cast<std::size_t>(rank % (grid.a * head_ranks))] = 1;
-    }
-  }
+        place_(plan_, head_ranks, grid, mesh_order(shape_, grid)),
+        ranks_(static_cast<std::size_t>(layouts.q.ranks())) {}
 
   Plan write() && {
     exchange_heads();
     gather_mesh();
     std::vector<int> folding;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      if (!beside(rank)) continue;
+      if (!place_.beside(rank)) continue;
       prepare(rank);
       folding.push_back(rank);
     }
@@ -108,18 +97,6 @@ class HeadMesh {
 
  private:
   RankState& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
-  [[nodiscard]] int groups() const { return plan_.ranks() / u_; }
-  [[nodiscard]] int share_of(int rank) const { return rank % u_; }
-  [[nodiscard]] int group_of(int rank) const { return rank / u_; }
-  [[nodiscard]] int row_of(int rank) const { return group_of(rank) / grid_.a; }
-  [[nodiscard]] int column_of(int rank) const { return group_of(rank) % grid_.a; }
-  /// Ranks whose every step is followed: those of the groups of ranks that are written, as outputs go to and
-  /// fro there.
-  [[nodiscard]] bool followed(int rank) const {
-    return followed_[static_cast<std::size_t>(group_of(rank))] != 0;
-  }
-  /// Ranks in the same row of the mesh: they return states to those that are followed.
-  [[nodiscard]] bool beside(int rank) const { return beside_[static_cast<std::size_t>(row_of(rank))] != 0; }
   [[nodiscard]] HeadRange heads_of(int share) const {
     return {shape_.kv_heads * share / u_, shape_.kv_heads * (share + 1) / u_};
   }
@@ -127,13 +104,6 @@ class HeadMesh {
   /// Of so many ranks.
   [[nodiscard]] Index tokens_of(std::size_t ranks) const {
     return static_cast<Index>(ranks) * mask_.q_tokens() / plan_.ranks();
-  }
-
-  /// Ranks in the same column: they send keys to those that are followed.
-  [[nodiscard]] bool above(int rank) const { return above_[static_cast<std::size_t>(column_of(rank))] != 0; }
-  /// Ranks in the same column with the same heads: they get keys from those that are written.
-  [[nodiscard]] bool below(int rank) const {
-    return below_[static_cast<std::size_t>(rank % (grid_.a * u_))] != 0;
   }
 
   /// The part of one of the slices of `home` that is for one share of the heads.
@@ -175,7 +145,7 @@ class HeadMesh {
     Lists<Slice> q;  // by rank
     Lists<Slice> kv;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      at(rank).heads = heads_of(share_of(rank));
+      at(rank).heads = heads_of(place_.share_of(rank));
       for (Slice const slice : layouts_.q.slices(rank)) {
         if (u_ == 1 || keeps(slice, all_kv)) q.add(slice);
       }
@@ -193,8 +163,8 @@ class HeadMesh {
         if (!q[source].empty() || !kv[source].empty()) gathered_by_ = std::max(gathered_by_, round + 1);
         if (!kv[source].empty()) at(rank).keys_ready = round + 1;
       });
-      if (beside(rank)) exchange(Tensor::q, rank, q, at(rank).rows);
-      if (above(rank)) exchange(Tensor::kv, rank, kv, at(rank).columns);
+      if (place_.beside(rank)) exchange(Tensor::q, rank, q, at(rank).rows);
+      if (place_.above(rank)) exchange(Tensor::kv, rank, kv, at(rank).columns);
     }
   }
 
@@ -205,13 +175,13 @@ class HeadMesh {
     std::size_t const steps_a_round = steps_per_round(others, tokens_of(others), 4);
     for (int distance = 1; distance < u_; ++distance) {
       visit(static_cast<std::size_t>(distance - 1) / steps_a_round,
-            group_of(rank) * u_ + (share_of(rank) + distance) % u_);
+            place_.group_of(rank) * u_ + (place_.share_of(rank) + distance) % u_);
     }
   }
 
   template <class Held>
   void exchange(Tensor tensor, int rank, Lists<Slice> const& slices, std::vector<Held>& held) {
-    int const share = share_of(rank);
+    int const share = place_.share_of(rank);
     for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
       Held& piece = held.emplace_back();
       piece.block = part(tensor, slice, share, rank);
@@ -230,28 +200,22 @@ class HeadMesh {
     hold(arrivals, at(rank).heads, true, held);
   }
 
-  /// Where a step's pieces come from.
-  [[nodiscard]] int source(int rank, MeshStep step) const {
-    int const group = step.queries ? row_of(rank) * grid_.a + (column_of(rank) + step.distance) % grid_.a
-                                   : (row_of(rank) + step.distance) % grid_.b * grid_.a + column_of(rank);
-    return group * u_ + share_of(rank);
-  }
   [[nodiscard]] bool meets_keys(int rank, Slice q) const {
     for (int row = 0; row < grid_.b; ++row) {
-      auto const keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + column_of(rank))];
+      auto const keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + place_.column_of(rank))];
       if (std::ranges::any_of(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
     }
     return false;
   }
   [[nodiscard]] bool meets_queries(int rank, Slice kv) const {
-    auto const& queries = row_q_slices_[static_cast<std::size_t>(row_of(rank))];
+    auto const& queries = row_q_slices_[static_cast<std::size_t>(place_.row_of(rank))];
     return std::ranges::any_of(queries, [&](Slice q) { return keeps(q, kv); });
   }
 
   /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece.
   template <class Visit>
   void arriving(int rank, MeshStep step, Visit&& visit) {
-    RankState& from = at(source(rank, step));
+    RankState& from = at(place_.source(rank, step));
     if (step.queries) {
       for (std::size_t i = 0; i < from.rows.size() && from.rows[i].own; ++i) {
         if (meets_keys(rank, from.rows[i].slice)) visit(from.rows[i], i);
@@ -265,7 +229,7 @@ class HeadMesh {
 
   /// Whether a step brings anything to a rank.
   [[nodiscard]] bool brings(int rank, MeshStep step) const {
-    auto const from = static_cast<std::size_t>(group_of(source(rank, step)));
+    auto const from = static_cast<std::size_t>(place_.group_of(place_.source(rank, step)));
     return std::ranges::any_of(step.queries ? q_slices_[from] : kv_slices_[from], [&](Slice slice) {
       return step.queries ? meets_keys(rank, slice) : meets_queries(rank, slice);
     });
@@ -273,46 +237,22 @@ class HeadMesh {
   /// The last of the steps that brings anything to any rank, plus 1.
   [[nodiscard]] std::size_t steps_used(std::vector<MeshStep> const& order) const {
     for (std::size_t used = order.size(); used > 0; --used) {
-      for (int group = 0; group < groups(); ++group) {
+      for (int group = 0; group < place_.groups(); ++group) {
         if (brings(group * u_, order[used - 1])) return used;
       }
     }
     return 0;
   }
 
-  /// The steps, ascending, that bring something to a rank that is followed, or queries from one that is, or
-  /// keys from one that is written.
-  [[nodiscard]] std::vector<std::size_t> steps_that_matter(int rank,
-                                                           std::vector<MeshStep> const& order) const {
-    std::vector<std::size_t> found;
-    if (followed(rank)) {
-      found.resize(order.size());
-      std::iota(found.begin(), found.end(), std::size_t{0});
-      return found;
-    }
-    for (int const written : plan_.written()) {
-      int const from = group_of(written) * u_ + share_of(rank);
-      bool const row = row_of(from) == row_of(rank);
-      if (!row && (from != written || column_of(from) != column_of(rank))) continue;
-      int const distance = row ? (column_of(from) - column_of(rank) + grid_.a) % grid_.a
-                               : (row_of(from) - row_of(rank) + grid_.b) % grid_.b;
-      found.push_back((row ? query_steps_ : key_steps_)[static_cast<std::size_t>(distance)]);
-    }
-    std::ranges::sort(found);
-    auto const same = std::ranges::unique(found);
-    found.erase(same.begin(), same.end());
-    return found;
-  }
-
   void gather_mesh() {
-    for (int group = 0; group < groups(); ++group) {
+    for (int group = 0; group < place_.groups(); ++group) {
       q_slices_.add_all(joined(layouts_.q, group * u_, u_));
       q_slices_.end_list();
     }
     if (layouts_.q == layouts_.kv) {
       kv_slices_ = q_slices_;
     } else {
-      for (int group = 0; group < groups(); ++group) {
+      for (int group = 0; group < place_.groups(); ++group) {
         kv_slices_.add_all(joined(layouts_.kv, group * u_, u_));
         kv_slices_.end_list();
       }
@@ -320,13 +260,7 @@ class HeadMesh {
     for (int row = 0; row < grid_.b; ++row) {
       row_q_slices_.push_back(joined(layouts_.q, row * grid_.a * u_, grid_.a * u_));
     }
-    std::vector<MeshStep> const order = mesh_order(shape_, grid_);
-    query_steps_.resize(static_cast<std::size_t>(grid_.a));
-    key_steps_.resize(static_cast<std::size_t>(grid_.b));
-    for (std::size_t index = 0; index < order.size(); ++index) {
-      auto& steps = order[index].queries ? query_steps_ : key_steps_;
-      steps[static_cast<std::size_t>(order[index].distance)] = index;
-    }
+    std::vector<MeshStep> const& order = place_.order();
     std::size_t const first = gathered_by_;
     std::size_t const steps_a_round =
         steps_per_round(order.size(), tokens_of(order.size() * static_cast<std::size_t>(u_)), 8);
@@ -334,12 +268,12 @@ class HeadMesh {
       gathered_by_ = first + (used - 1) / steps_a_round + 1;
     }
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      if (!beside(rank) && !below(rank)) continue;
+      if (!place_.beside(rank) && !place_.below(rank)) continue;
       std::vector<Arrival> q_arrivals;
       std::vector<Arrival> kv_arrivals;
-      for (std::size_t const index : steps_that_matter(rank, order)) {
+      for (std::size_t const index : place_.steps_that_matter(rank)) {
         MeshStep const step = order[index];
-        int const from = source(rank, step);
+        int const from = place_.source(rank, step);
         arriving(rank, step, [&](Piece const& piece, std::size_t number) {
           (step.queries ? q_arrivals : kv_arrivals)
               .push_back({first + index / steps_a_round, from, number, piece.block, piece.slice});
@@ -348,7 +282,7 @@ class HeadMesh {
       }
       hold(q_arrivals, at(rank).heads, false, at(rank).rows);
       hold(kv_arrivals, at(rank).heads, false, at(rank).columns);
-      if (!beside(rank)) continue;
+      if (!place_.beside(rank)) continue;
       for (std::size_t index = order.size(); index-- > 0;) {
         if (order[index].queries || !brings(rank, order[index])) continue;
         at(rank).keys_ready = first + index / steps_a_round + 1;
@@ -451,13 +385,13 @@ class HeadMesh {
 
   void prepare(int rank) {
     for (Row& row : at(rank).rows) {
-      row.pending = followed(rank) ? at(rank).columns.size() : 1;
-      row.finished = row.own && !followed(rank);
+      row.pending = place_.followed(rank) ? at(rank).columns.size() : 1;
+      row.finished = row.own && !place_.followed(rank);
     }
   }
 
   void fold(int rank, std::size_t round) {
-    if (!followed(rank)) return wait_for_keys(rank, round);
+    if (!place_.followed(rank)) return wait_for_keys(rank, round);
     auto& [heads, rows, columns, here, keys_ready, turn] = at(rank);
     while (here < columns.size() && columns[here].ready <= round) ++here;
     bool busy = false;
@@ -523,16 +457,11 @@ class HeadMesh {
   int u_;
   Grid grid_;
   PlanBuilder plan_;
+  MeshRanks place_;
   std::vector<RankState> ranks_;
-  std::vector<char> followed_;  ///< by group
-  std::vector<char> beside_;    ///< by row of the mesh
-  std::vector<char> above_;     ///< by column of the mesh
-  std::vector<char> below_;     ///< by column of the mesh and share of the heads
-  Lists<Slice> q_slices_;       ///< by group, joined where they touch
+  Lists<Slice> q_slices_;  ///< by group, joined where they touch
   Lists<Slice> kv_slices_;
   std::vector<std::vector<Slice>> row_q_slices_;  ///< by row of the mesh, joined where they touch
-  std::vector<std::size_t> query_steps_;          ///< by distance in a: the step that brings those queries
-  std::vector<std::size_t> key_steps_;            ///< by distance in b
   std::size_t gathered_by_ = 0;                   ///< the round in which everything is where it is folded
   std::vector<std::vector<Due>> due_;             ///< by round
   std::vector<Return> returning_;
