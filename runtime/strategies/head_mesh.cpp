@@ -118,7 +118,8 @@ class HeadMesh {
 
   /// Gathers arrivals, in the order of their rounds, into new blocks; alone, an arrival is its own block.
   template <class Held>
-  void hold(std::vector<Arrival> const& arrivals, HeadRange heads, bool own, std::vector<Held>& held) {
+  void hold(std::vector<Arrival> const& arrivals, int rank, bool own, std::vector<Held>& held) {
+    HeadRange const heads = at(rank).heads;
     for (Gathering& gathering : gather(arrivals)) {
       Held piece;
       bool const alone = gathering.arrivals.size() == 1;
@@ -133,7 +134,8 @@ class HeadMesh {
         piece.block =
             alone ? gathering.arrivals.front().block : plan_.add_kv(piece.slice, heads, Block::gathered);
       }
-      piece.arrivals = std::move(gathering.arrivals);
+      // Of other groups, what they have matters, not how it came.
+      if (!own || place_.followed(rank)) piece.arrivals = std::move(gathering.arrivals);
       held.push_back(std::move(piece));
     }
   }
@@ -197,7 +199,7 @@ class HeadMesh {
                             .slice = slice});
       }
     });
-    hold(arrivals, at(rank).heads, true, held);
+    hold(arrivals, rank, true, held);
   }
 
   [[nodiscard]] bool meets_keys(int rank, Slice q) const {
@@ -280,8 +282,8 @@ class HeadMesh {
           if (step.queries) ++at(from).rows[number].states_expected;
         });
       }
-      hold(q_arrivals, at(rank).heads, false, at(rank).rows);
-      hold(kv_arrivals, at(rank).heads, false, at(rank).columns);
+      hold(q_arrivals, rank, false, at(rank).rows);
+      hold(kv_arrivals, rank, false, at(rank).columns);
       if (!place_.beside(rank)) continue;
       for (std::size_t index = order.size(); index-- > 0;) {
         if (order[index].queries || !brings(rank, order[index])) continue;
