@@ -84,7 +84,7 @@ EOF
 echo "# Planning and simulating"
 echo
 echo "$(date --utc +%F), $(lscpu | sed -n 's/^Model name: *//p'), one core; times are the least of three. Machine model: \`h200\`. Made by"
-echo "\`bash bench/planning.sh\`. Where no plan was weighed to the end, the predicted run is an estimate by the programs of some 25 ranks."
+echo "\`bash bench/planning.sh\`. Where no plan was weighed to the end, the predicted run is an estimate by the programs of a few ranks."
 echo
 echo "| problem | ranks | plans | weighed to the end | planning | the plan taken, written and simulated alone | taken | predicted run | simulated | memory of the process |"
 echo "|---|---|---|---|---|---|---|---|---|---|"

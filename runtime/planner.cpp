@@ -59,9 +59,8 @@ std::vector<std::string> names_to_weigh(std::string_view asked, Problem const& p
 
 /// Ranks that tell how long a plan takes.
 struct Samples {
-  int busiest;            ///< the end of the layout whose queries see more, or a rank whose see clearly more
-  std::vector<int> few;   ///< both ends, and neighbours: they differ in their heads, where heads are spread
-  std::vector<int> more;  ///< those, and ranks all over
+  int busiest;           ///< the end of the layout whose queries see more, or a rank whose see clearly more
+  std::vector<int> few;  ///< both ends, and neighbours: they differ in their heads, where heads are spread
 };
 
 std::vector<int> ascending(std::vector<int> ranks) {
@@ -74,8 +73,6 @@ std::vector<int> ascending(std::vector<int> ranks) {
 Samples ranks_to_sample(Mask const& mask, Layout const& q) {
   constexpr double clearly = 1.01;
   constexpr int neighbours = 8;
-  constexpr Index spread = 16;
-  constexpr Index shifts = 7;
   int const last = q.ranks() - 1;
   double const first_area = kept_pairs(mask, q, 0);
   double const last_area = kept_pairs(mask, q, last);
@@ -90,12 +87,21 @@ Samples ranks_to_sample(Mask const& mask, Layout const& q) {
   std::vector<int> few = {0, last, busiest};
   int const middle = q.ranks() / 2 / neighbours * neighbours;
   for (int rank = middle; rank < std::min(q.ranks(), middle + neighbours); ++rank) few.push_back(rank);
-  std::vector<int> more = few;
-  for (Index i = 1; i < spread; ++i) {
+  return {busiest, ascending(std::move(few))};
+}
+
+/// As many others all over as have about so many steps, by the steps of the whole plan.
+std::vector<int> with_others(std::vector<int> sample, int ranks, double steps_of_plan) {
+  constexpr double steps_of_others = 25e3;
+  constexpr double fewest = 16;
+  constexpr Index shifts = 7;
+  double const wanted = std::max(fewest, steps_of_others * ranks / std::max(1.0, steps_of_plan));
+  auto const others = static_cast<Index>(std::min<double>(ranks, wanted));
+  for (Index i = 1; i < others; ++i) {
     // At uneven distances, so that they are not all the same in a node, or in a grid.
-    more.push_back(static_cast<int>((i * q.ranks() + i % shifts) / spread % q.ranks()));
+    sample.push_back(static_cast<int>((i * ranks + i % shifts) / others % ranks));
   }
-  return {busiest, ascending(std::move(few)), ascending(std::move(more))};
+  return ascending(std::move(sample));
 }
 
 double steps(Program const& program) {
@@ -136,7 +142,7 @@ class Scales {
     if (!best_) throw InvalidProblem(refusals());
     std::size_t const taken = best_->index;
     std::vector<int> sampled;
-    if (!weighed_) sampled = samples_of(taken).more;
+    if (!weighed_) sampled = std::move(options_[taken].estimated_by);
     std::string const layout = candidates_[taken].layout;
     return {.plan = weighed_
                         ? std::move(weighed_->plan)
@@ -164,8 +170,9 @@ class Scales {
   struct Option {
     Layouts const* layouts;
     Known known = Known::nothing;
-    double steps = 0.0;  ///< of the whole plan, about
-    bool done = false;   ///< weighed, or its time estimated
+    double steps = 0.0;                  ///< of the whole plan, about
+    bool done = false;                   ///< weighed, or its time estimated
+    std::vector<int> estimated_by = {};  ///< ranks
   };
 
   struct Weighed {
@@ -229,8 +236,10 @@ class Scales {
   }
 
   void estimate(std::size_t index) {
-    options_[index].done = true;
-    std::optional<Cost> const cost = bound(index, samples_of(index).more);
+    Option& option = options_[index];
+    option.done = true;
+    option.estimated_by = with_others(samples_of(index).few, option.layouts->q.ranks(), option.steps);
+    std::optional<Cost> const cost = bound(index, option.estimated_by);
     if (!cost) return;
     candidates_[index].estimated_seconds = cost->seconds;
     if (best_ && *best_ < *cost) return;

@@ -58,7 +58,7 @@ struct Choice {
 /// With Weigh::best, the programs of a few ranks tell how long each plan takes at least; the most promising
 /// are weighed first, and those that are certain to take longer than the best of them are given up: what is
 /// taken is what Weigh::all finds. A plan with which more than `steps_to_weigh` would have been weighed is
-/// not: the programs of some 25 ranks stand for it, and its time is estimated as the geometric mean of what
+/// not: the programs of a few ranks stand for it, and its time is estimated as the geometric mean of what
 /// the slowest of them takes alone and of what they take in lockstep (SampledSeconds;
 /// bench/results/planning.md: how well that chooses). A candidate without rivals is always weighed.
 /// @param reduce  Reduce::native weighs only plans whose states meet in MPI's own reduction; those are not
