@@ -136,8 +136,8 @@ class PlanBuilder {
   std::vector<char> writes_;  ///< by rank
   std::vector<int> written_;  ///< the ranks of which that is true
   Index kv_pieces_;
-  Lists<BlockId> q_blocks_;                   ///< by rank
-  Lists<BlockId> kv_blocks_;                  ///< by rank and piece
+  Lists<BlockId> q_blocks_;          ///< by rank
+  Lists<BlockId> kv_blocks_;         ///< by rank and piece
   std::vector<SlotId> home_states_;  ///< by query block: the slot of its state at home, or at_rest
   std::vector<RankState> rank_states_;
 };
