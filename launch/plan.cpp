@@ -31,10 +31,11 @@ po::options_description plan_flags() {
   add_plan_flags(plan);
   plan.add_options()("verify", "prove the plan right also beyond 64 ranks")(
       "explain", "say in words how the plan was chosen")(
-      "weigh", text("best|all"),
-      "which plans are weighed to the end: those that may be the best, or all; the choice is the same "
-      "(default "
-      "best; all with --explain)")("rounds", "list what each rank folds and sends in each round");
+      "weigh", text("best|all|sampled"),
+      "which plans are written out and simulated: those that may be the best (the choice is the same, but "
+      "where "
+      "they are too large the programs of a few ranks decide), all, or none (default best; all with "
+      "--explain)")("rounds", "list what each rank folds and sends in each round");
   po::options_description output("Output");
   output.add_options()("json", text("FILE|-"), "the report as JSON, to a file or stdout")(
       "trace", text("FILE"), "the predicted timeline as Chrome trace JSON (ui.perfetto.dev)")("help,h",
@@ -44,9 +45,9 @@ po::options_description plan_flags() {
 }
 
 Weigh parse_weigh(CommandLine const& line) {
-  constexpr std::array<std::string_view, 2> names = {"best", "all"};
-  return line.choose("weigh", line.has("explain") ? "all" : "best", names) == "all" ? Weigh::all
-                                                                                    : Weigh::best;
+  constexpr std::array<std::string_view, 3> names = {"best", "all", "sampled"};
+  std::string const asked = line.choose("weigh", line.has("explain") ? "all" : "best", names);
+  return asked == "all" ? Weigh::all : asked == "sampled" ? Weigh::sampled : Weigh::best;
 }
 
 std::string transfers_in_words(Plan const& plan, std::span<Transfer const> sends) {
@@ -92,18 +93,16 @@ std::vector<std::string> rank_names(int ranks) {
   return names;
 }
 
-Json plan_json(Choice const& choice, Volume const& volume, Simulation const& simulation) {
-  Plan const& plan = choice.plan;
-  double const flops = plan.problem.flops();
-  return {{"strategy", plan.strategy},
-          {"layout", choice.layout},
-          {"device", "simulated"},
-          {"transport", "simulated"},
-          {"ranks", plan.ranks()},
-          {"shape", shape_json(plan.problem.shape)},
-          {"seconds", {{"predicted", simulation.seconds}}},
-          {"tflops", simulation.seconds > 0 ? flops / simulation.seconds / 1e12 : 0.0},
-          {"exposed_comm_seconds", simulation.exposed_comm_seconds.empty()
+/// What is known of all ranks: null if the plan was not written out.
+Json whole_plan_json(Choice const& choice, Volume const& volume) {
+  if (!choice.simulation) {
+    return {{"exposed_comm_seconds", nullptr},
+            {"critical_path", nullptr},
+            {"bytes", nullptr},
+            {"slots_bytes", nullptr}};
+  }
+  Simulation const& simulation = *choice.simulation;
+  return {{"exposed_comm_seconds", simulation.exposed_comm_seconds.empty()
                                        ? 0.0
                                        : *std::ranges::max_element(simulation.exposed_comm_seconds)},
           {"critical_path",
@@ -114,14 +113,62 @@ Json plan_json(Choice const& choice, Volume const& volume, Simulation const& sim
             {"network_seconds", simulation.critical.network},
             {"latency_seconds", simulation.critical.latency}}},
           {"bytes", {{"planned", volume.sent}, {"network", simulation.network_bytes}}},
-          {"slots_bytes", volume.slots.empty() ? 0 : *std::ranges::max_element(volume.slots)},
-          {"candidates", candidates_json(choice.candidates)}};
+          {"slots_bytes", volume.slots.empty() ? 0 : *std::ranges::max_element(volume.slots)}};
 }
 
-std::string verdict(Plan const& plan, bool asked) {
-  if (!asked && plan.ranks() > verified_ranks) return "not verified (more than 64 ranks; --verify)";
-  require_verified(plan);
+Json plan_json(Choice const& choice, Volume const& volume) {
+  Plan const& plan = choice.plan;
+  double const seconds = choice.predicted_seconds;
+  Json json = {{"strategy", plan.strategy},
+               {"layout", choice.layout},
+               {"device", "simulated"},
+               {"transport", "simulated"},
+               {"ranks", plan.ranks()},
+               {"shape", shape_json(plan.problem.shape)},
+               {"seconds", {{"predicted", seconds}, {"by", choice.simulation ? "simulation" : "estimate"}}},
+               {"tflops", seconds > 0 ? plan.problem.flops() / seconds / 1e12 : 0.0}};
+  json.update(whole_plan_json(choice, volume));
+  json["candidates"] = candidates_json(choice.candidates);
+  return json;
+}
+
+std::string verdict(Choice const& choice, bool asked) {
+  if (!asked && choice.plan.ranks() > verified_ranks) return "not verified (more than 64 ranks; --verify)";
+  require_verified(choice.plan);
   return "verified: coverage, residency, matching, homecoming, memory";
+}
+
+/// Writes out and simulates what was chosen by samples, if more is asked than they tell.
+void complete(Choice& choice, CommandLine const& line, Machine const& machine) {
+  bool const traces = line.has("trace");
+  bool const verifies = line.has("verify") || choice.plan.ranks() <= verified_ranks;
+  if (!choice.simulation && (traces || verifies || line.has("rounds"))) {
+    choice.plan =
+        make_plan(choice.plan.problem, Layouts(choice.plan.layouts), std::string(choice.plan.strategy));
+    choice.sampled.clear();
+  }
+  if (choice.sampled.empty() && (!choice.simulation || traces)) {
+    choice.simulation = simulate(choice.plan, machine, traces ? Record::timeline : Record::nothing);
+    choice.predicted_seconds = choice.simulation->seconds;
+  }
+}
+
+std::string prediction_in_words(Choice const& choice) {
+  if (!choice.simulation) {
+    return fmt::format(
+        "  predicted: about {}, an estimate by the programs of {} ranks. The whole plan is too large to be "
+        "written "
+        "out and\n"
+        "  simulated in passing; --weigh all, or --strategy {} --layout {}, does\n",
+        format_seconds(choice.predicted_seconds), choice.sampled.size(), choice.plan.strategy, choice.layout);
+  }
+  Simulation const& simulation = *choice.simulation;
+  return fmt::format(
+      "  predicted: {}, of which {} waiting for transfers on the rank that waits most\n"
+      "  critical path, ending on rank {}: {}\n",
+      format_seconds(simulation.seconds),
+      format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), simulation.critical_rank,
+      in_words(simulation.critical));
 }
 
 }  // namespace
@@ -140,33 +187,27 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   auto const ranks = static_cast<int>(parse_size("--ranks", line.get("ranks", "1"), 1, most_ranks));
   Machine const machine = parse_machine(line);
   auto const start = std::chrono::steady_clock::now();
-  Choice const choice = choose_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine,
-                                    parse_reduce(line), parse_weigh(line));
+  Choice choice = select_plan(problem, ranks, parse_strategy(line), parse_layout(line), machine,
+                              parse_reduce(line), parse_weigh(line));
   double const planning = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::string const proof = verdict(choice.plan, line.has("verify"));
+  complete(choice, line, machine);
+  std::string const proof = verdict(choice, line.has("verify"));
   Volume const moved = volume(choice.plan);
-  Simulation const simulation =
-      simulate(choice.plan, machine, line.has("trace") ? Record::timeline : Record::nothing);
 
   if (launched_rank().value_or(0) != 0) return ExitCode::done;
   std::FILE* const people = line.get("json") == "-" ? stderr : stdout;
-  fmt::print(people, "Problem: {}\n\n{}\n{}", describe(problem),
-             candidate_table(choice.candidates, choice.plan.strategy, choice.layout),
-             describe(choice, moved));
-  fmt::print(people, "  predicted: {}, of which {} waiting for transfers on the rank that waits most\n  {}\n",
-             format_seconds(simulation.seconds),
-             format_seconds(*std::ranges::max_element(simulation.exposed_comm_seconds)), proof);
-  fmt::print(people, "  critical path, ending on rank {}: {}\n", simulation.critical_rank,
-             in_words(simulation.critical));
+  fmt::print(people, "Problem: {}\n\n{}\n{}{}  {}\n", describe(problem),
+             candidate_table(choice.candidates, choice.plan.strategy, choice.layout), describe(choice, moved),
+             prediction_in_words(choice), proof);
   fmt::print(people, "  planning: {} of {} plan{} weighed to the end, in {}\n",
              std::ranges::count_if(choice.candidates, [](auto const& one) { return one.weight.has_value(); }),
              choice.candidates.size(), choice.candidates.size() == 1 ? "" : "s", format_seconds(planning));
   if (line.has("explain")) fmt::print(people, "\n{}", explain(choice, machine));
   if (line.has("rounds")) fmt::print(people, "\n{}", round_table(choice.plan));
   if (auto const path = line.get("trace")) {
-    write_file(*path, trace_json(simulation.timeline, choice.plan, rank_names(ranks)));
+    write_file(*path, trace_json(choice.simulation->timeline, choice.plan, rank_names(ranks)));
   }
-  if (auto const target = line.get("json")) write_json(*target, plan_json(choice, moved, simulation));
+  if (auto const target = line.get("json")) write_json(*target, plan_json(choice, moved));
   return ExitCode::done;
 }
 

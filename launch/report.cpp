@@ -92,15 +92,26 @@ std::string describe(Problem const& problem) {
       problem.mask.bands().size() == 1 ? "" : "s", problem.flops());
 }
 
+/// The numbers of the ranks whose programs are written, by rank.
+std::vector<std::uint64_t> of_written(Choice const& choice, std::vector<std::uint64_t> const& by_rank) {
+  if (choice.sampled.empty()) return by_rank;
+  std::vector<std::uint64_t> found;
+  for (int const rank : choice.sampled) found.push_back(by_rank[static_cast<std::size_t>(rank)]);
+  return found;
+}
+
 std::string describe(Choice const& choice, Volume const& volume) {
   Plan const& plan = choice.plan;
+  std::string const which =
+      choice.sampled.empty() ? "rank" : fmt::format("rank (of the {} sampled)", choice.sampled.size());
   return fmt::format(
       "Plan: {}: {}\n"
-      "  {} layout, {} rank{}, {} round{}; {}: {} sent per rank\n"
-      "  memory beside the tensors: {} per rank; largest share of the work {:.3f} of even\n",
+      "  {} layout, {} rank{}, {} round{}; {}: {} sent per {}\n"
+      "  memory beside the tensors: {} per {}; largest share of the work {:.3f} of even\n",
       plan.strategy, summary(plan.strategy), choice.layout, plan.ranks(), plan.ranks() == 1 ? "" : "s",
-      plan.rounds(), plan.rounds() == 1 ? "" : "s", travellers(plan), range_of(volume.sent),
-      range_of(volume.slots), imbalance(plan.problem.mask, plan.layouts.q));
+      plan.rounds(), plan.rounds() == 1 ? "" : "s", travellers(plan),
+      range_of(of_written(choice, volume.sent)), which, range_of(of_written(choice, volume.slots)), which,
+      imbalance(plan.problem.mask, plan.layouts.q));
 }
 
 std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& strategy,
@@ -108,18 +119,23 @@ std::string candidate_table(std::vector<Candidate> const& candidates, std::strin
   std::vector<std::vector<std::string>> rows = {
       {"strategy", "layout", "predicted", "bytes, most", "memory, most", ""}};
   for (Candidate const& candidate : candidates) {
+    bool const taken = candidate.strategy == strategy && candidate.layout == layout;
     if (!candidate.refused.empty()) {
       rows.push_back({candidate.strategy, candidate.layout, "-", "-", "-", "refused: " + candidate.refused});
       continue;
     }
     if (!candidate.weight) {
-      rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.least_seconds), "-", "-",
-                      "or more: given up"});
+      bool const estimated = candidate.estimated_seconds.has_value();
+      rows.push_back({candidate.strategy, candidate.layout,
+                      format_seconds(candidate.estimated_seconds.value_or(candidate.least_seconds)), "-", "-",
+                      taken       ? "<- taken, by estimate"
+                      : estimated ? "estimate"
+                                  : "or more: given up"});
       continue;
     }
     rows.push_back({candidate.strategy, candidate.layout, format_seconds(candidate.weight->seconds),
                     format_bytes(candidate.weight->bytes_max), format_bytes(candidate.weight->slots_bytes),
-                    candidate.strategy == strategy && candidate.layout == layout ? "<- taken" : ""});
+                    taken ? "<- taken" : ""});
   }
   return format_table(rows);
 }
@@ -139,6 +155,8 @@ Json candidates_json(std::vector<Candidate> const& candidates) {
                     {"layout", candidate.layout},
                     {"predicted_seconds", weight ? Json(weight->seconds) : Json(nullptr)},
                     {"least_seconds", refused ? Json(nullptr) : Json(candidate.least_seconds)},
+                    {"estimated_seconds",
+                     candidate.estimated_seconds ? Json(*candidate.estimated_seconds) : Json(nullptr)},
                     {"bytes_max", weight ? Json(weight->bytes_max) : Json(nullptr)},
                     {"slots_bytes", weight ? Json(weight->slots_bytes) : Json(nullptr)},
                     {"refused", refused ? Json(candidate.refused) : Json(nullptr)}});

@@ -19,6 +19,7 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] std::string describe(Problem const& problem);
 
 /// The chosen plan in words: what the strategy does, layout, rounds, what travels, bytes, memory, balance.
+/// Of a plan that was not written out, the bytes and memory are those of the sampled ranks.
 [[nodiscard]] std::string describe(Choice const& choice, Volume const& volume);
 
 /// All that was considered, and why others were not taken.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -121,9 +123,22 @@ Index window_of_area(Circle const& circle, Index length, double target) {
 
 }  // namespace
 
-Layout::Layout(Index tokens, std::vector<std::vector<Slice>> slices)
-    : tokens_(tokens), slices_(std::move(slices)) {
-  for (auto& rank : slices_) rank = normalised(std::move(rank));
+Layout::Layout(Index tokens, std::vector<std::vector<Slice>> slices) : tokens_(tokens) {
+  Parts parts{.slices = std::move(slices), .owned = {}};
+  for (std::size_t rank = 0; rank < parts.slices.size(); ++rank) {
+    parts.slices[rank] = normalised(std::move(parts.slices[rank]));
+    for (Slice const slice : parts.slices[rank]) parts.owned.push_back({slice, static_cast<int>(rank), 0});
+  }
+  auto& owned = parts.owned;
+  std::ranges::sort(owned, {}, [](Owned const& one) { return one.slice.begin; });
+  for (std::size_t i = owned.size(); i-- > 0;) {
+    owned[i].run = i + 1;
+    if (i + 1 == owned.size()) continue;
+    int const step = owned[i + 1].rank - owned[i].rank;
+    bool const goes_on = i + 2 < owned.size() && owned[i + 2].rank - owned[i + 1].rank == step;
+    if (std::abs(step) == 1) owned[i].run = goes_on ? owned[i + 1].run : i + 2;
+  }
+  parts_ = std::make_shared<Parts const>(std::move(parts));
 }
 
 Layout Layout::contiguous(Index tokens, int ranks) {
@@ -198,6 +213,24 @@ Index Layout::local_row(int rank, Index position) const {
     before += slice.size();
   }
   throw InvalidProblem(fmt::format("position {} does not belong to rank {}", position, rank));
+}
+
+RankSet Layout::owners(std::vector<Slice> const& ranges) const {
+  auto const& owned = parts_->owned;
+  std::vector<RankRange> found;
+  for (Slice const range : ranges) {
+    if (range.empty()) continue;
+    auto const position = [&](auto at) { return static_cast<std::size_t>(at - owned.begin()); };
+    std::size_t i = position(
+        std::ranges::upper_bound(owned, range.begin, {}, [](Owned const& one) { return one.slice.end; }));
+    std::size_t const end = position(
+        std::ranges::lower_bound(owned, range.end, {}, [](Owned const& one) { return one.slice.begin; }));
+    for (; i < end; i = std::min(owned[i].run, end)) {
+      auto const [low, high] = std::minmax(owned[i].rank, owned[std::min(owned[i].run, end) - 1].rank);
+      found.push_back({low, high + 1});
+    }
+  }
+  return RankSet(std::move(found));
 }
 
 Layouts make_layouts(std::string_view name, Mask const& mask, int ranks) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -44,19 +45,29 @@ void require_disjoint(std::span<Band const> sorted) {
 }  // namespace
 
 Mask::Mask(Index q_tokens, Index kv_tokens, std::vector<Band> bands)
-    : q_tokens_(q_tokens), kv_tokens_(kv_tokens), bands_(std::move(bands)) {
-  for (Band& band : bands_) band = tighten(band);
-  std::erase_if(bands_, [](Band const& band) { return band.q.empty(); });
-  std::ranges::sort(bands_, {}, order);
+    : q_tokens_(q_tokens), kv_tokens_(kv_tokens) {
+  Data data{.bands = std::move(bands), .reach = {}, .by_keys = {}, .keys_reach = {}};
+  for (Band& band : data.bands) band = tighten(band);
+  std::erase_if(data.bands, [](Band const& band) { return band.q.empty(); });
+  std::ranges::sort(data.bands, {}, order);
   Index reach = 0;
-  for (Band const& band : bands_) reach_.push_back(reach = std::max(reach, band.q.end));
+  for (Band const& band : data.bands) data.reach.push_back(reach = std::max(reach, band.q.end));
+  data.by_keys.resize(data.bands.size());
+  std::iota(data.by_keys.begin(), data.by_keys.end(), 0U);
+  std::ranges::sort(data.by_keys, {}, [&](std::uint32_t i) { return data.bands[i].kv.begin; });
+  reach = 0;
+  for (std::uint32_t const i : data.by_keys) {
+    data.keys_reach.push_back(reach = std::max(reach, data.bands[i].kv.end));
+  }
+  data_ = std::make_shared<Data const>(std::move(data));
 }
 
 template <class Use>
 void Mask::for_each_meeting(Slice q, Use&& use) const {
-  auto const first = std::ranges::upper_bound(reach_, q.begin) - reach_.begin();
-  for (auto i = static_cast<std::size_t>(first); i < bands_.size() && bands_[i].q.begin < q.end; ++i) {
-    if (bands_[i].q.end > q.begin) use(bands_[i]);
+  auto const& [bands, reach, by_keys, keys_reach] = *data_;
+  auto const first = std::ranges::upper_bound(reach, q.begin) - reach.begin();
+  for (auto i = static_cast<std::size_t>(first); i < bands.size() && bands[i].q.begin < q.end; ++i) {
+    if (bands[i].q.end > q.begin) use(bands[i]);
   }
 }
 
@@ -141,7 +152,7 @@ Mask Mask::from_bands(Index q_tokens, Index kv_tokens, std::vector<Band> bands) 
     }
   }
   Mask mask{q_tokens, kv_tokens, std::move(bands)};
-  require_disjoint(mask.bands_);
+  require_disjoint(mask.bands());
   return mask;
 }
 
@@ -151,7 +162,7 @@ Mask Mask::intersect(Mask const& other) const {
                                      kv_tokens_, other.q_tokens_, other.kv_tokens_));
   }
   std::vector<Band> both;
-  for (Band const& band : bands_) {
+  for (Band const& band : bands()) {
     other.for_each_meeting(band.q, [&](Band const& theirs) {
       Band const common = tighten(plait::intersect(band, theirs));
       if (!common.q.empty()) both.push_back(common);
@@ -178,6 +189,30 @@ Index Mask::area(Slice q, Slice kv) const {
 bool Mask::meets(Slice q, Slice kv) const {
   bool found = false;
   for_each_meeting(q, [&](Band const& band) { found = found || !is_empty(plait::intersect(band, q, kv)); });
+  return found;
+}
+
+std::vector<Slice> Mask::keys_of(Slice q) const {
+  std::vector<Slice> found;
+  for_each_meeting(q, [&](Band const& band) {
+    // A tight band has a pair in each of its columns.
+    Slice const keys = tighten(plait::intersect(band, q, {0, kv_tokens_})).kv;
+    if (!keys.empty()) found.push_back(keys);
+  });
+  return found;
+}
+
+std::vector<Slice> Mask::queries_of(Slice kv) const {
+  auto const& [bands, reach, by_keys, keys_reach] = *data_;
+  std::vector<Slice> found;
+  auto const first = std::ranges::upper_bound(keys_reach, kv.begin) - keys_reach.begin();
+  for (auto i = static_cast<std::size_t>(first); i < bands.size(); ++i) {
+    Band const& band = bands[by_keys[i]];
+    if (band.kv.begin >= kv.end) break;
+    if (band.kv.end <= kv.begin) continue;
+    Slice const queries = tighten(plait::intersect(band, {0, q_tokens_}, kv)).q;
+    if (!queries.empty()) found.push_back(queries);
+  }
   return found;
 }
 

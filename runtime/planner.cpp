@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <compare>
 #include <limits>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -55,30 +57,56 @@ std::vector<std::string> names_to_weigh(std::string_view asked, Problem const& p
                   asked));
 }
 
-/// Ranks that tell how long a plan takes at least, whatever it is: both ends of the layout, and the rank
-/// whose queries see most, if they see clearly more.
-std::vector<int> ranks_to_sample(Mask const& mask, Layout const& q) {
+/// Ranks that tell how long a plan takes.
+struct Samples {
+  int busiest;           ///< the end of the layout whose queries see more, or a rank whose see clearly more
+  std::vector<int> few;  ///< both ends, and neighbours: they differ in their heads, where heads are spread
+};
+
+std::vector<int> ascending(std::vector<int> ranks) {
+  std::ranges::sort(ranks);
+  auto const same = std::ranges::unique(ranks);
+  ranks.erase(same.begin(), same.end());
+  return ranks;
+}
+
+Samples ranks_to_sample(Mask const& mask, Layout const& q) {
   constexpr double clearly = 1.01;
-  std::vector<int> ranks = {0, q.ranks() - 1};
-  double most = clearly * std::max(kept_pairs(mask, q, ranks.front()), kept_pairs(mask, q, ranks.back()));
-  int busiest = -1;
-  for (int rank = 0; rank < q.ranks(); ++rank) {
+  constexpr int neighbours = 8;
+  int const last = q.ranks() - 1;
+  double const first_area = kept_pairs(mask, q, 0);
+  double const last_area = kept_pairs(mask, q, last);
+  int busiest = last_area >= first_area ? last : 0;
+  double most = clearly * std::max(first_area, last_area);
+  for (int rank = 0; rank <= last; ++rank) {
     if (double const area = kept_pairs(mask, q, rank); area > most) {
       most = area;
       busiest = rank;
     }
   }
-  if (busiest >= 0) ranks.push_back(busiest);
-  return ranks;
+  std::vector<int> few = {0, last, busiest};
+  int const middle = q.ranks() / 2 / neighbours * neighbours;
+  for (int rank = middle; rank < std::min(q.ranks(), middle + neighbours); ++rank) few.push_back(rank);
+  return {busiest, ascending(std::move(few))};
 }
 
-/// Neighbours in the middle: they differ in the heads that they have, where heads are spread.
-std::vector<int> neighbours_to_sample(int ranks) {
-  constexpr int neighbours = 8;
-  std::vector<int> sample;
-  int const first = ranks / 2 / neighbours * neighbours;
-  for (int rank = first; rank < std::min(ranks, first + neighbours); ++rank) sample.push_back(rank);
-  return sample;
+/// As many others all over as have about so many steps, by the steps of the whole plan.
+std::vector<int> with_others(std::vector<int> sample, int ranks, double steps_of_plan) {
+  constexpr double steps_of_others = 25e3;
+  constexpr double fewest = 16;
+  constexpr Index shifts = 7;
+  double const wanted = std::max(fewest, steps_of_others * ranks / std::max(1.0, steps_of_plan));
+  auto const others = static_cast<Index>(std::min<double>(ranks, wanted));
+  for (Index i = 1; i < others; ++i) {
+    // At uneven distances, so that they are not all the same in a node, or in a grid.
+    sample.push_back(static_cast<int>((i * ranks + i % shifts) / others % ranks));
+  }
+  return ascending(std::move(sample));
+}
+
+double steps(Program const& program) {
+  return static_cast<double>(program.sends.size() + program.receives.size() + program.folds.size() +
+                             program.merges.size() + program.finishes.size());
 }
 
 /// Weighs candidates, and keeps the best.
@@ -88,31 +116,42 @@ class Scales {
       : problem_(problem), machine_(machine), which_(which) {}
 
   void add(std::vector<std::string> const& strategies, NamedLayouts const& named) {
-    std::vector<std::vector<int>> samples;
-    if (which_ == Weigh::best) {
-      samples = {ranks_to_sample(problem_.mask, named.layouts.q),
-                 neighbours_to_sample(named.layouts.q.ranks())};
-    }
     for (std::string const& strategy : strategies) {
       candidates_.push_back({.strategy = strategy, .layout = named.name});
-      options_.push_back({.layouts = &named.layouts, .samples = samples});
+      options_.push_back({.layouts = &named.layouts});
     }
   }
 
-  /// The most promising first: samples tell ever better how long it takes at least, and then it is weighed.
+  /// The most promising first: samples tell ever better how long it takes at least, and then it is weighed,
+  /// or its time is estimated.
   Choice choose() && {
-    if (candidates_.size() == 1) options_.front().samples.clear();
+    bool const rivals = which_ != Weigh::all && candidates_.size() > 1;
+    for (Option& option : options_) option.known = rivals ? Known::nothing : Known::few;
     while (auto const next = most_promising()) {
-      if (options_[*next].samples.empty()) {
-        weigh(*next);
+      Known const known = options_[*next].known;
+      if (known == Known::nothing) {
+        bound(*next, std::vector{samples_of(*next).busiest});
+      } else if (rivals && too_large(*next)) {
+        estimate(*next);
+      } else if (known == Known::busiest) {
+        bound(*next, samples_of(*next).few);
       } else {
-        bound(*next);
+        weigh(*next);
       }
     }
     if (!best_) throw InvalidProblem(refusals());
-    return {.plan = std::move(*best_),
-            .layout = candidates_[best_cost_.index].layout,
-            .candidates = std::move(candidates_)};
+    std::size_t const taken = best_->index;
+    std::vector<int> sampled;
+    if (!weighed_) sampled = std::move(options_[taken].estimated_by);
+    std::string const layout = candidates_[taken].layout;
+    return {.plan = weighed_
+                        ? std::move(weighed_->plan)
+                        : make_plan(problem_, *options_[taken].layouts, candidates_[taken].strategy, sampled),
+            .layout = layout,
+            .candidates = std::move(candidates_),
+            .predicted_seconds = best_->seconds,
+            .simulation = weighed_ ? std::optional(std::move(weighed_->simulation)) : std::nullopt,
+            .sampled = std::move(sampled)};
   }
 
  private:
@@ -124,20 +163,36 @@ class Scales {
     friend auto operator<=>(Cost const&, Cost const&) = default;
   };
 
-  /// What a candidate's plan is made of, and the samples of ranks that are yet to tell how long it takes at
-  /// least.
+  /// Whose programs have told of a plan.
+  enum class Known : std::uint8_t { nothing, busiest, few };
+
+  /// What a candidate's plan is made of, and how far it is known.
   struct Option {
     Layouts const* layouts;
-    std::vector<std::vector<int>> samples;
-    bool weighed = false;
+    Known known = Known::nothing;
+    double steps = 0.0;                  ///< of the whole plan, about
+    bool done = false;                   ///< weighed, or its time estimated
+    std::vector<int> estimated_by = {};  ///< ranks
   };
+
+  struct Weighed {
+    Plan plan;
+    Simulation simulation;
+  };
+
+  Samples const& samples_of(std::size_t index) {
+    Layouts const* const layouts = options_[index].layouts;
+    auto [at, is_new] = samples_.try_emplace(layouts);
+    if (is_new) at->second = ranks_to_sample(problem_.mask, layouts->q);
+    return at->second;
+  }
 
   /// Of those that may be the best.
   [[nodiscard]] std::optional<std::size_t> most_promising() const {
     std::optional<std::size_t> found;
     for (std::size_t i = 0; i < candidates_.size(); ++i) {
       Candidate const& candidate = candidates_[i];
-      bool const open = candidate.refused.empty() && !options_[i].weighed;
+      bool const open = candidate.refused.empty() && !options_[i].done;
       if (!open || candidate.least_seconds > most_seconds()) continue;
       if (!found || candidate.least_seconds < candidates_[*found].least_seconds) found = i;
     }
@@ -145,31 +200,60 @@ class Scales {
   }
 
   [[nodiscard]] double most_seconds() const {
-    return best_ && which_ == Weigh::best ? best_cost_.seconds : std::numeric_limits<double>::infinity();
+    return best_ && which_ != Weigh::all ? best_->seconds : std::numeric_limits<double>::infinity();
   }
 
-  void bound(std::size_t index) {
+  /// For what may be spent: a share of the run, if that is more.
+  [[nodiscard]] bool too_large(std::size_t index) const {
+    constexpr double share_of_run = 0.01;
+    constexpr double steps_a_second = 10e6;
+    double const in_share = share_of_run * candidates_[index].least_seconds * steps_a_second;
+    double const all = steps_weighed_ + options_[index].steps;
+    return which_ == Weigh::sampled || all > std::max(steps_to_weigh, in_share);
+  }
+
+  /// What the programs of the ranks tell: how long it takes at least, and how large it is.
+  /// @returns the cost that they make it likely to have; nothing if it is refused
+  std::optional<Cost> bound(std::size_t index, std::vector<int> const& sample) {
     Candidate& candidate = candidates_[index];
     Option& option = options_[index];
     try {
       // Sums in another order than the simulation's: a little less, so that rounding gives nothing up.
       constexpr double rounding = 1e-9;
-      std::vector<int> const& sample = option.samples.front();
       Plan const plan = make_plan(problem_, *option.layouts, candidate.strategy, sample);
-      candidate.least_seconds =
-          std::max(candidate.least_seconds, (1.0 - rounding) * least_seconds(plan, sample, machine_));
-      option.samples.erase(option.samples.begin());
+      auto const [least, lockstep] = sampled_seconds(plan, sample, machine_);
+      candidate.least_seconds = std::max(candidate.least_seconds, (1.0 - rounding) * least);
+      double of_sample = 0.0;
+      for (int const rank : sample) of_sample += steps(plan.programs[static_cast<std::size_t>(rank)]);
+      option.steps = of_sample * plan.ranks() / static_cast<double>(sample.size());
+      option.known = option.known == Known::nothing ? Known::busiest : Known::few;
+      // Waiting for others counts nothing in the one, and too much in the other.
+      return Cost{std::sqrt(candidate.least_seconds * lockstep), largest(volume(plan).sent), index};
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
+      return {};
     }
+  }
+
+  void estimate(std::size_t index) {
+    Option& option = options_[index];
+    option.done = true;
+    option.estimated_by = with_others(samples_of(index).few, option.layouts->q.ranks(), option.steps);
+    std::optional<Cost> const cost = bound(index, option.estimated_by);
+    if (!cost) return;
+    candidates_[index].estimated_seconds = cost->seconds;
+    if (best_ && *best_ < *cost) return;
+    best_ = cost;
+    weighed_.reset();
   }
 
   void weigh(std::size_t index) {
     Candidate& candidate = candidates_[index];
-    options_[index].weighed = true;
+    options_[index].done = true;
+    steps_weighed_ += options_[index].steps;
     try {
       Plan plan = make_plan(problem_, *options_[index].layouts, candidate.strategy);
-      Simulation const simulation = simulate(plan, machine_, Record::nothing, most_seconds());
+      Simulation simulation = simulate(plan, machine_, Record::nothing, most_seconds());
       candidate.least_seconds = std::max(candidate.least_seconds, simulation.seconds);
       if (simulation.seconds > most_seconds()) return;
       Volume const moved = volume(plan);
@@ -178,9 +262,9 @@ class Scales {
                           .bytes_max = largest(moved.sent),
                           .slots_bytes = largest(moved.slots)};
       Cost const cost{candidate.weight->seconds, candidate.weight->bytes_max, index};
-      if (best_ && best_cost_ < cost) return;
-      best_ = std::move(plan);
-      best_cost_ = cost;
+      if (best_ && *best_ < cost) return;
+      best_ = cost;
+      weighed_ = {std::move(plan), std::move(simulation)};
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
     }
@@ -198,14 +282,16 @@ class Scales {
   Machine const& machine_;
   Weigh which_;
   std::vector<Candidate> candidates_;
-  std::vector<Option> options_;  ///< by candidate
-  std::optional<Plan> best_;
-  Cost best_cost_;
+  std::vector<Option> options_;                ///< by candidate
+  std::map<Layouts const*, Samples> samples_;  ///< once asked for
+  double steps_weighed_ = 0.0;
+  std::optional<Cost> best_;
+  std::optional<Weighed> weighed_;  ///< the best, if it was weighed
 };
 
 }  // namespace
 
-Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
+Choice select_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
                    Machine const& machine, Reduce reduce, Weigh weigh) {
   validate(problem);
   validate(machine);
@@ -215,6 +301,15 @@ Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy,
   Scales scales(problem, machine, weigh);
   for (NamedLayouts const& named : layouts) scales.add(names, named);
   return std::move(scales).choose();
+}
+
+Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
+                   Machine const& machine, Reduce reduce, Weigh weigh) {
+  Choice choice = select_plan(problem, ranks, strategy, layout, machine, reduce, weigh);
+  if (choice.sampled.empty()) return choice;
+  choice.sampled.clear();
+  choice.plan = make_plan(problem, Layouts(choice.plan.layouts), std::string(choice.plan.strategy));
+  return choice;
 }
 
 }  // namespace plait

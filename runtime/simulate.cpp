@@ -1,6 +1,7 @@
 #include "plait/simulate.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -361,19 +362,22 @@ Simulation simulate(Plan const& plan, Machine const& machine, Record record, dou
   return Simulator(plan, machine, record, within).run();
 }
 
-double least_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine) {
+SampledSeconds sampled_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine) {
   validate(machine);
   Costs const costs(plan, machine);
   double least = 0.0;
+  std::vector<double> slowest;  // by round
   for (int const rank : ranks) {
     double alone = 0.0;
-    std::size_t const rounds = plan.programs[static_cast<std::size_t>(rank)].rounds();
-    for (std::size_t index = 0; index < rounds; ++index) {
-      alone += least_round_seconds(plan, machine, costs, static_cast<std::size_t>(rank), index);
+    slowest.resize(plan.programs[static_cast<std::size_t>(rank)].rounds());
+    for (std::size_t index = 0; index < slowest.size(); ++index) {
+      double const round = least_round_seconds(plan, machine, costs, static_cast<std::size_t>(rank), index);
+      alone += round;
+      slowest[index] = std::max(slowest[index], round);
     }
     least = std::max(least, alone);
   }
-  return least;
+  return {.least = least, .lockstep = std::accumulate(slowest.begin(), slowest.end(), 0.0)};
 }
 
 }  // namespace plait

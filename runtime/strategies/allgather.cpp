@@ -37,14 +37,13 @@ Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_
   int const ranks = plan.ranks();
   std::vector<Arrived> arrived;
   for (Index piece = 0; piece < pieces; ++piece) {
-    for (int rank = 0; rank < ranks; ++rank) {
+    for (int const rank : plan.written()) {
       for (BlockId const kv : plan.kv_blocks(rank, piece)) arrived.push_back({rank, kv, at_rest});
     }
     for (int distance = 1; distance < ranks; ++distance) {
       fold_and_release(plan, std::exchange(arrived, {}));
-      for (int from = 0; from < ranks; ++from) {
+      for (int const from : plan.written_or_before(distance)) {
         int const to = (from + distance) % ranks;
-        if (!plan.writes(from) && !plan.writes(to)) continue;
         for (BlockId const kv : plan.kv_blocks(from, piece)) {
           if (plan.rank_needs(to, kv)) arrived.push_back({to, kv, plan.send(from, at_rest, to, kv)});
         }

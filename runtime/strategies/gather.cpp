@@ -6,6 +6,7 @@ namespace plait {
 
 std::vector<Gathering> gather(std::vector<Arrival> const& arrivals) {
   std::vector<Gathering> found;
+  found.reserve(arrivals.size());
   std::size_t first = 0;  // gathering of the round at hand
   for (Arrival const& arrival : arrivals) {
     if (!found.empty() && found.back().arrivals.front().round != arrival.round) first = found.size();

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "gather.hpp"
-#include "mesh_order.hpp"
+#include "mesh_ranks.hpp"
 #include "plait/plan_builder.hpp"
 
 namespace plait {
@@ -25,8 +25,8 @@ struct Piece {
 
 /// Query rows on a rank: its group's (own), or foreign ones, whose states return.
 struct Row : Piece {
-  std::vector<char> met = {};  ///< by column: folded, or nothing to fold
-  std::size_t pending = 0;     ///< columns that are not met
+  std::size_t met = 0;      ///< the first columns: folded, or nothing to fold
+  std::size_t pending = 0;  ///< columns that are not met
   SlotId state = at_rest;
   std::size_t states_expected = 0;  ///< from foreign ranks
   bool leaving = false;             ///< its state, or its output, is sent in the next round
@@ -37,7 +37,8 @@ struct Row : Piece {
 struct RankState {
   HeadRange heads;
   std::vector<Row> rows;
-  std::vector<Piece> columns;
+  std::vector<Piece> columns;  ///< in the order in which they can be used
+  std::size_t here = 0;        ///< columns that can be used in the round at hand
   std::size_t keys_ready = 0;  ///< the first round in which all columns can be used
   Index turn = 0;              ///< pairs to fold in a round once all is here
 };
@@ -47,6 +48,13 @@ struct Return {
   int rank;
   std::size_t row;
   SlotId slot;
+};
+
+/// A row, or a column, of a rank that arrives.
+struct Due {
+  int rank;
+  bool is_row;
+  std::size_t number;
 };
 
 class HeadMesh {
@@ -59,30 +67,24 @@ class HeadMesh {
         u_(head_ranks),
         grid_(grid),
         plan_(problem, layouts, std::move(name), only),
-        ranks_(static_cast<std::size_t>(layouts.q.ranks())),
-        followed_(static_cast<std::size_t>(groups())),
-        beside_(static_cast<std::size_t>(grid.b)),
-        below_(static_cast<std::size_t>(grid.a * head_ranks)) {
-    for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      if (!plan_.writes(rank)) continue;
-      followed_[static_cast<std::size_t>(group_of(rank))] = 1;
-      beside_[static_cast<std::size_t>(row_of(rank))] = 1;
-      below_[static_cast<std::size_t>(rank % (grid.a * head_ranks))] = 1;
-    }
-  }
+        place_(plan_, head_ranks, grid, mesh_order(shape_, grid)),
+        ranks_(static_cast<std::size_t>(layouts.q.ranks())) {}
 
   Plan write() && {
     exchange_heads();
     gather_mesh();
     std::vector<int> folding;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      if (!beside(rank)) continue;
+      if (!place_.beside(rank)) continue;
       prepare(rank);
       folding.push_back(rank);
     }
     finish_rows_without_keys();
+    list_due();
     for (std::size_t round = 0; round <= gathered_by_ || !done(folding); ++round) {
-      for (int rank = 0; rank < plan_.ranks(); ++rank) receive(rank, round);
+      if (round < due_.size()) {
+        for (Due const& due : due_[round]) receive(due);
+      }
       for (int const rank : folding) send_back(rank);
       for (int const rank : folding) fold(rank, round);
       merge_returned();
@@ -95,18 +97,6 @@ class HeadMesh {
 
  private:
   RankState& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
-  [[nodiscard]] int groups() const { return plan_.ranks() / u_; }
-  [[nodiscard]] int share_of(int rank) const { return rank % u_; }
-  [[nodiscard]] int group_of(int rank) const { return rank / u_; }
-  [[nodiscard]] int row_of(int rank) const { return group_of(rank) / grid_.a; }
-  [[nodiscard]] int column_of(int rank) const { return group_of(rank) % grid_.a; }
-  /// Ranks whose every step is followed: those of the groups of ranks that are written, as outputs go to and
-  /// fro there.
-  [[nodiscard]] bool followed(int rank) const {
-    return followed_[static_cast<std::size_t>(group_of(rank))] != 0;
-  }
-  /// Ranks in the same row of the mesh: they return states to those that are followed.
-  [[nodiscard]] bool beside(int rank) const { return beside_[static_cast<std::size_t>(row_of(rank))] != 0; }
   [[nodiscard]] HeadRange heads_of(int share) const {
     return {shape_.kv_heads * share / u_, shape_.kv_heads * (share + 1) / u_};
   }
@@ -114,11 +104,6 @@ class HeadMesh {
   /// Of so many ranks.
   [[nodiscard]] Index tokens_of(std::size_t ranks) const {
     return static_cast<Index>(ranks) * mask_.q_tokens() / plan_.ranks();
-  }
-
-  /// Ranks in the same column with the same heads: they get keys from those that are written.
-  [[nodiscard]] bool below(int rank) const {
-    return below_[static_cast<std::size_t>(rank % (grid_.a * u_))] != 0;
   }
 
   /// The part of one of the slices of `home` that is for one share of the heads.
@@ -133,7 +118,8 @@ class HeadMesh {
 
   /// Gathers arrivals, in the order of their rounds, into new blocks; alone, an arrival is its own block.
   template <class Held>
-  void hold(std::vector<Arrival> const& arrivals, HeadRange heads, bool own, std::vector<Held>& held) {
+  void hold(std::vector<Arrival> const& arrivals, int rank, bool own, std::vector<Held>& held) {
+    HeadRange const heads = at(rank).heads;
     for (Gathering& gathering : gather(arrivals)) {
       Held piece;
       bool const alone = gathering.arrivals.size() == 1;
@@ -148,7 +134,8 @@ class HeadMesh {
         piece.block =
             alone ? gathering.arrivals.front().block : plan_.add_kv(piece.slice, heads, Block::gathered);
       }
-      piece.arrivals = std::move(gathering.arrivals);
+      // Of other groups, what they have matters, not how it came.
+      if (!own || place_.followed(rank)) piece.arrivals = std::move(gathering.arrivals);
       held.push_back(std::move(piece));
     }
   }
@@ -157,83 +144,80 @@ class HeadMesh {
   void exchange_heads() {
     Slice const all_q{0, mask_.q_tokens()};
     Slice const all_kv{0, mask_.kv_tokens()};
-    auto const others = static_cast<std::size_t>(u_ - 1);
-    std::size_t const steps_a_round = steps_per_round(others, tokens_of(others), 4);
-    std::vector<std::vector<Slice>> q(ranks_.size());
-    std::vector<std::vector<Slice>> kv(ranks_.size());
+    Lists<Slice> q;  // by rank
+    Lists<Slice> kv;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      at(rank).heads = heads_of(place_.share_of(rank));
       for (Slice const slice : layouts_.q.slices(rank)) {
-        if (u_ == 1 || keeps(slice, all_kv)) q[static_cast<std::size_t>(rank)].push_back(slice);
+        if (u_ == 1 || keeps(slice, all_kv)) q.add(slice);
       }
+      q.end_list();
       for (Slice const slice : layouts_.kv.slices(rank)) {
-        if (keeps(all_q, slice)) kv[static_cast<std::size_t>(rank)].push_back(slice);
+        if (keeps(all_q, slice)) kv.add(slice);
       }
+      kv.end_list();
     }
+    // Queries of other rows of the mesh do not go to ranks that are written, nor do keys of other columns:
+    // when they come is enough.
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      int const share = share_of(rank);
-      RankState& mine = at(rank);
-      mine.heads = heads_of(share);
-      auto const for_each_source = [&](auto&& visit) {
-        for (int distance = 1; distance < u_; ++distance) {
-          visit(static_cast<std::size_t>(distance - 1) / steps_a_round,
-                group_of(rank) * u_ + (share + distance) % u_);
-        }
-      };
-      auto const exchange = [&](Tensor tensor, std::vector<std::vector<Slice>> const& slices, auto& held) {
-        for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
-          auto& piece = held.emplace_back();
-          piece.block = part(tensor, slice, share, rank);
-          piece.slice = slice;
-        }
-        std::vector<Arrival> arrivals;
-        for_each_source([&](std::size_t round, int from) {
-          for (Slice const slice : slices[static_cast<std::size_t>(from)]) {
-            arrivals.push_back({.round = round,
-                                .from = from,
-                                .piece = resting,
-                                .block = part(tensor, slice, share, from),
-                                .slice = slice});
-          }
-        });
-        hold(arrivals, mine.heads, true, held);
-      };
-      // Queries of other rows of the mesh do not go to ranks that are written: when they come is enough.
-      if (beside(rank)) {
-        exchange(Tensor::q, q, mine.rows);
-      } else {
-        for_each_source([&](std::size_t round, int from) {
-          if (!q[static_cast<std::size_t>(from)].empty()) gathered_by_ = std::max(gathered_by_, round + 1);
-        });
-      }
-      exchange(Tensor::kv, kv, mine.columns);
+      for_each_source(rank, [&](std::size_t round, int from) {
+        auto const source = static_cast<std::size_t>(from);
+        if (!q[source].empty() || !kv[source].empty()) gathered_by_ = std::max(gathered_by_, round + 1);
+        if (!kv[source].empty()) at(rank).keys_ready = round + 1;
+      });
+      if (place_.beside(rank)) exchange(Tensor::q, rank, q, at(rank).rows);
+      if (place_.above(rank)) exchange(Tensor::kv, rank, kv, at(rank).columns);
     }
   }
 
-  /// Where a step's pieces come from.
-  [[nodiscard]] int source(int rank, MeshStep step) const {
-    int const group = step.queries ? row_of(rank) * grid_.a + (column_of(rank) + step.distance) % grid_.a
-                                   : (row_of(rank) + step.distance) % grid_.b * grid_.a + column_of(rank);
-    return group * u_ + share_of(rank);
+  /// From whom parts come in the exchange of heads: visit(round, rank).
+  template <class Visit>
+  void for_each_source(int rank, Visit&& visit) const {
+    auto const others = static_cast<std::size_t>(u_ - 1);
+    std::size_t const steps_a_round = steps_per_round(others, tokens_of(others), 4);
+    for (int distance = 1; distance < u_; ++distance) {
+      visit(static_cast<std::size_t>(distance - 1) / steps_a_round,
+            place_.group_of(rank) * u_ + (place_.share_of(rank) + distance) % u_);
+    }
   }
+
+  template <class Held>
+  void exchange(Tensor tensor, int rank, Lists<Slice> const& slices, std::vector<Held>& held) {
+    int const share = place_.share_of(rank);
+    for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
+      Held& piece = held.emplace_back();
+      piece.block = part(tensor, slice, share, rank);
+      piece.slice = slice;
+    }
+    std::vector<Arrival> arrivals;
+    for_each_source(rank, [&](std::size_t round, int from) {
+      for (Slice const slice : slices[static_cast<std::size_t>(from)]) {
+        arrivals.push_back({.round = round,
+                            .from = from,
+                            .piece = resting,
+                            .block = part(tensor, slice, share, from),
+                            .slice = slice});
+      }
+    });
+    hold(arrivals, rank, true, held);
+  }
+
   [[nodiscard]] bool meets_keys(int rank, Slice q) const {
     for (int row = 0; row < grid_.b; ++row) {
-      auto const& keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + column_of(rank))];
+      auto const keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + place_.column_of(rank))];
       if (std::ranges::any_of(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
     }
     return false;
   }
   [[nodiscard]] bool meets_queries(int rank, Slice kv) const {
-    for (int column = 0; column < grid_.a; ++column) {
-      auto const& queries = q_slices_[static_cast<std::size_t>(row_of(rank) * grid_.a + column)];
-      if (std::ranges::any_of(queries, [&](Slice q) { return keeps(q, kv); })) return true;
-    }
-    return false;
+    auto const& queries = row_q_slices_[static_cast<std::size_t>(place_.row_of(rank))];
+    return std::ranges::any_of(queries, [&](Slice q) { return keeps(q, kv); });
   }
 
   /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece.
   template <class Visit>
   void arriving(int rank, MeshStep step, Visit&& visit) {
-    RankState& from = at(source(rank, step));
+    RankState& from = at(place_.source(rank, step));
     if (step.queries) {
       for (std::size_t i = 0; i < from.rows.size() && from.rows[i].own; ++i) {
         if (meets_keys(rank, from.rows[i].slice)) visit(from.rows[i], i);
@@ -247,7 +231,7 @@ class HeadMesh {
 
   /// Whether a step brings anything to a rank.
   [[nodiscard]] bool brings(int rank, MeshStep step) const {
-    auto const from = static_cast<std::size_t>(group_of(source(rank, step)));
+    auto const from = static_cast<std::size_t>(place_.group_of(place_.source(rank, step)));
     return std::ranges::any_of(step.queries ? q_slices_[from] : kv_slices_[from], [&](Slice slice) {
       return step.queries ? meets_keys(rank, slice) : meets_queries(rank, slice);
     });
@@ -255,7 +239,7 @@ class HeadMesh {
   /// The last of the steps that brings anything to any rank, plus 1.
   [[nodiscard]] std::size_t steps_used(std::vector<MeshStep> const& order) const {
     for (std::size_t used = order.size(); used > 0; --used) {
-      for (int group = 0; group < groups(); ++group) {
+      for (int group = 0; group < place_.groups(); ++group) {
         if (brings(group * u_, order[used - 1])) return used;
       }
     }
@@ -263,11 +247,22 @@ class HeadMesh {
   }
 
   void gather_mesh() {
-    for (int group = 0; group < groups(); ++group) {
-      q_slices_.push_back(joined(layouts_.q, group * u_, u_));
-      kv_slices_.push_back(joined(layouts_.kv, group * u_, u_));
+    for (int group = 0; group < place_.groups(); ++group) {
+      q_slices_.add_all(joined(layouts_.q, group * u_, u_));
+      q_slices_.end_list();
     }
-    std::vector<MeshStep> const order = mesh_order(shape_, grid_);
+    if (layouts_.q == layouts_.kv) {
+      kv_slices_ = q_slices_;
+    } else {
+      for (int group = 0; group < place_.groups(); ++group) {
+        kv_slices_.add_all(joined(layouts_.kv, group * u_, u_));
+        kv_slices_.end_list();
+      }
+    }
+    for (int row = 0; row < grid_.b; ++row) {
+      row_q_slices_.push_back(joined(layouts_.q, row * grid_.a * u_, grid_.a * u_));
+    }
+    std::vector<MeshStep> const& order = place_.order();
     std::size_t const first = gathered_by_;
     std::size_t const steps_a_round =
         steps_per_round(order.size(), tokens_of(order.size() * static_cast<std::size_t>(u_)), 8);
@@ -275,23 +270,26 @@ class HeadMesh {
       gathered_by_ = first + (used - 1) / steps_a_round + 1;
     }
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      if (!beside(rank) && !below(rank)) continue;
+      if (!place_.beside(rank) && !place_.below(rank)) continue;
       std::vector<Arrival> q_arrivals;
       std::vector<Arrival> kv_arrivals;
-      for (std::size_t index = 0; index < order.size(); ++index) {
+      for (std::size_t const index : place_.steps_that_matter(rank)) {
         MeshStep const step = order[index];
-        int const from = source(rank, step);
-        bool const matters =
-            step.queries ? followed(rank) || followed(from) : beside(rank) || plan_.writes(from);
-        if (!matters) continue;
+        int const from = place_.source(rank, step);
         arriving(rank, step, [&](Piece const& piece, std::size_t number) {
           (step.queries ? q_arrivals : kv_arrivals)
               .push_back({first + index / steps_a_round, from, number, piece.block, piece.slice});
           if (step.queries) ++at(from).rows[number].states_expected;
         });
       }
-      hold(q_arrivals, at(rank).heads, false, at(rank).rows);
-      hold(kv_arrivals, at(rank).heads, false, at(rank).columns);
+      hold(q_arrivals, rank, false, at(rank).rows);
+      hold(kv_arrivals, rank, false, at(rank).columns);
+      if (!place_.beside(rank)) continue;
+      for (std::size_t index = order.size(); index-- > 0;) {
+        if (order[index].queries || !brings(rank, order[index])) continue;
+        at(rank).keys_ready = first + index / steps_a_round + 1;
+        break;
+      }
     }
   }
 
@@ -312,20 +310,30 @@ class HeadMesh {
     });
   }
 
-  void receive(int rank, std::size_t round) {
-    auto const take = [&](Piece& piece, auto&& source) {
-      if (piece.ready != round + 1) return;  // its arrivals are of one round
-      for (Arrival const& arrival : piece.arrivals) {
-        if (piece.slot == at_rest) piece.slot = plan_.acquire(rank, piece.block);
-        SlotId const from = arrival.piece == resting ? at_rest : source(arrival).slot;
-        plan_.send({arrival.from, from, arrival.block}, {rank, piece.slot, piece.block}, arrival.block);
-      }
+  /// In which round what arrives where.
+  void list_due() {
+    auto const list = [&](Piece const& piece, Due due) {
+      if (piece.arrivals.empty()) return;
+      if (due_.size() < piece.ready) due_.resize(piece.ready);
+      due_[piece.ready - 1].push_back(due);  // its arrivals are of one round
     };
-    for (Row& row : at(rank).rows) {
-      take(row, [&](Arrival const& arrival) -> Piece& { return at(arrival.from).rows[arrival.piece]; });
+    for (int rank = 0; rank < plan_.ranks(); ++rank) {
+      auto const& rows = at(rank).rows;
+      auto const& columns = at(rank).columns;
+      for (std::size_t i = 0; i < rows.size(); ++i) list(rows[i], {rank, true, i});
+      for (std::size_t i = 0; i < columns.size(); ++i) list(columns[i], {rank, false, i});
     }
-    for (Piece& column : at(rank).columns) {
-      take(column, [&](Arrival const& arrival) -> Piece& { return at(arrival.from).columns[arrival.piece]; });
+  }
+
+  void receive(Due due) {
+    auto const piece_of = [&](int rank, std::size_t number) -> Piece& {
+      return due.is_row ? at(rank).rows[number] : at(rank).columns[number];
+    };
+    Piece& piece = piece_of(due.rank, due.number);
+    piece.slot = plan_.acquire(due.rank, piece.block);
+    for (Arrival const& arrival : piece.arrivals) {
+      SlotId const from = arrival.piece == resting ? at_rest : piece_of(arrival.from, arrival.piece).slot;
+      plan_.send({arrival.from, from, arrival.block}, {due.rank, piece.slot, piece.block}, arrival.block);
     }
   }
 
@@ -366,34 +374,28 @@ class HeadMesh {
   bool fold(int rank, Row& row, std::size_t round) {
     bool folded = false;
     if (row.pending == 0 || row.ready > round) return false;
-    auto const& columns = at(rank).columns;
-    for (std::size_t i = 0; i < columns.size(); ++i) {
-      if (row.met[i] != 0 || columns[i].ready > round) continue;
-      row.met[i] = 1;
-      --row.pending;
-      if (!keeps(row.slice, columns[i].slice)) continue;
-      plan_.fold(rank, row.block, row.slot, columns[i].block, columns[i].slot, state_of(rank, row));
+    auto const& [heads, rows, columns, here, keys_ready, turn] = at(rank);
+    row.pending = columns.size() - here;
+    for (; row.met < here; ++row.met) {
+      Piece const& column = columns[row.met];
+      if (!keeps(row.slice, column.slice)) continue;
+      plan_.fold(rank, row.block, row.slot, column.block, column.slot, state_of(rank, row));
       folded = true;
     }
     return folded;
   }
 
   void prepare(int rank) {
-    auto& [heads, rows, columns, keys_ready, turn] = at(rank);
-    for (Piece const& column : columns) keys_ready = std::max(keys_ready, column.ready);
-    for (Row& row : rows) {
-      row.pending = columns.size();
-      if (followed(rank)) {
-        row.met.assign(columns.size(), 0);
-      } else {
-        row.finished = row.own;
-      }
+    for (Row& row : at(rank).rows) {
+      row.pending = place_.followed(rank) ? at(rank).columns.size() : 1;
+      row.finished = row.own && !place_.followed(rank);
     }
   }
 
   void fold(int rank, std::size_t round) {
-    if (!followed(rank)) return wait_for_keys(rank, round);
-    auto& rows = at(rank).rows;
+    if (!place_.followed(rank)) return wait_for_keys(rank, round);
+    auto& [heads, rows, columns, here, keys_ready, turn] = at(rank);
+    while (here < columns.size() && columns[here].ready <= round) ++here;
     bool busy = false;
     for (Row& row : rows) {
       if (!row.own) busy = fold(rank, row, round) || busy;
@@ -401,13 +403,13 @@ class HeadMesh {
     if (busy) return;
     // Once all is here, outputs that travel home leave a share of the work at a time.
     bool const in_turns = u_ > 1 && round >= gathered_by_;
-    if (in_turns && at(rank).turn == 0) {
-      for (Row const& row : rows) at(rank).turn += row.own ? area_left(rank, row) : 0;
-      at(rank).turn = at(rank).turn / 4 + 1;
+    if (in_turns && turn == 0) {
+      for (Row const& row : rows) turn += row.own ? area_left(rank, row) : 0;
+      turn = turn / 4 + 1;
     }
     Index folded = 0;
     for (Row& row : rows) {
-      if (!row.own || (in_turns && folded >= at(rank).turn)) continue;
+      if (!row.own || (in_turns && folded >= turn)) continue;
       if (in_turns) folded += area_left(rank, row);
       fold(rank, row, round);
     }
@@ -424,9 +426,7 @@ class HeadMesh {
   [[nodiscard]] Index area_left(int rank, Row const& row) {
     Index area = 0;
     auto const& columns = at(rank).columns;
-    for (std::size_t i = 0; i < columns.size(); ++i) {
-      if (row.met[i] == 0) area += mask_.area(row.slice, columns[i].slice);
-    }
+    for (std::size_t i = row.met; i < columns.size(); ++i) area += mask_.area(row.slice, columns[i].slice);
     return area;
   }
 
@@ -459,13 +459,13 @@ class HeadMesh {
   int u_;
   Grid grid_;
   PlanBuilder plan_;
+  MeshRanks place_;
   std::vector<RankState> ranks_;
-  std::vector<char> followed_;                ///< by group
-  std::vector<char> beside_;                  ///< by row of the mesh
-  std::vector<char> below_;                   ///< by column of the mesh and share of the heads
-  std::vector<std::vector<Slice>> q_slices_;  ///< by group, joined where they touch
-  std::vector<std::vector<Slice>> kv_slices_;
-  std::size_t gathered_by_ = 0;  ///< the round in which everything is where it is folded
+  Lists<Slice> q_slices_;  ///< by group, joined where they touch
+  Lists<Slice> kv_slices_;
+  std::vector<std::vector<Slice>> row_q_slices_;  ///< by row of the mesh, joined where they touch
+  std::size_t gathered_by_ = 0;                   ///< the round in which everything is where it is folded
+  std::vector<std::vector<Due>> due_;             ///< by round
   std::vector<Return> returning_;
   std::vector<Return> returned_;
 };

@@ -16,21 +16,30 @@ namespace {
 class DoubleRing {
  public:
   DoubleRing(PlanBuilder& plan, Grid grid)
-      : plan_(plan), nodes_(grid.a), size_(grid.b), slots_(static_cast<std::size_t>(plan.ranks())) {}
+      : plan_(plan), nodes_(grid.a), size_(grid.b), slots_(static_cast<std::size_t>(plan.ranks())) {
+    for (int rank = 0; rank < plan.ranks(); ++rank) {
+      if (!plan.writes(rank) && !plan.writes(beside(rank)) && !plan.writes(beyond(rank))) continue;
+      sending_.push_back(rank);
+      holding_.insert(holding_.end(), {rank, beside(rank), beyond(rank)});
+    }
+    std::ranges::sort(holding_);
+    auto const same = std::ranges::unique(holding_);
+    holding_.erase(same.begin(), same.end());
+  }
 
   /// In the outer step o, node n has the blocks of node n − o; in its inner step i, rank l of it those of
   /// rank l − i there. What arrives is folded in the round after.
   void write() {
     for (int outer = 0; outer < nodes_; ++outer) {
       for (int inner = 0; inner < size_; ++inner) {
-        for (int rank = 0; rank < plan_.ranks(); ++rank) step(rank, outer, inner);
-        for (Slots& slots : slots_) {
-          slots.held.swap(slots.passed);
-          slots.passed.clear();
+        for (int const rank : sending_) step(rank, outer, inner);
+        for (int const rank : holding_) {
+          at(rank).held.swap(at(rank).passed);
+          at(rank).passed.clear();
         }
         plan_.end_round();
       }
-      for (Slots& slots : slots_) slots.first = slots.held = std::exchange(slots.next, {});
+      for (int const rank : holding_) at(rank).first = at(rank).held = std::exchange(at(rank).next, {});
     }
   }
 
@@ -39,6 +48,10 @@ class DoubleRing {
   [[nodiscard]] int rank_at(int node, int local) const {
     return (node + nodes_) % nodes_ * size_ + local % size_;
   }
+
+  /// The next rank of the node, and its counterpart in the next node.
+  [[nodiscard]] int beside(int rank) const { return rank_at(node_of(rank), rank % size_ + 1); }
+  [[nodiscard]] int beyond(int rank) const { return rank_at(node_of(rank) + 1, rank % size_); }
 
   template <class T>
   static T& entry(std::vector<T>& by_block, BlockId id) {
@@ -50,22 +63,30 @@ class DoubleRing {
   /// How far a block must go: between nodes, and within each node after its home's.
   struct Reach {
     int outer = 0;           ///< the last outer step in which it is needed
-    std::vector<int> inner;  ///< by outer step: the last inner step in which it is needed
+    std::vector<int> inner;  ///< by outer step: the last inner step in which it is needed, once asked for
   };
-  Reach const& reach_of(BlockId kv) {
+  static constexpr int unknown = -2;
+  Reach& reach_of(BlockId kv) {
     Reach& reach = entry(reach_, kv);
     if (!reach.inner.empty()) return reach;
-    reach.inner.assign(static_cast<std::size_t>(nodes_), 0);
-    int const home = plan_.block(kv).home;
-    for (int outer = 0; outer < nodes_; ++outer) {
-      int inner = size_ - 1;
-      while (inner >= 0 && !plan_.rank_needs(rank_at(node_of(home) + outer, home % size_ + inner), kv))
-        --inner;
-      if (inner < 0) continue;
-      reach.outer = outer;
-      reach.inner[static_cast<std::size_t>(outer)] = inner;
-    }
+    reach.inner.assign(static_cast<std::size_t>(nodes_), unknown);
+    RankSet const& needs = entry(needs_, kv) = plan_.ranks_that_need(kv);
+    int const home_node = node_of(plan_.block(kv).home);
+    reach.outer = nodes_ - 1;
+    auto const needed = [&](int node) { return needs.last({node * size_, (node + 1) * size_}) >= 0; };
+    while (reach.outer > 0 && !needed((home_node + reach.outer) % nodes_)) --reach.outer;
     return reach;
+  }
+  /// The last inner step of the outer one in which the block is needed: 0 if it is not.
+  int last_inner(BlockId kv, Reach& reach, int home, int outer) {
+    int& inner = reach.inner[static_cast<std::size_t>(outer)];
+    if (inner != unknown) return inner;
+    int const first = (node_of(home) + outer) % nodes_ * size_;
+    int const start = first + home % size_;
+    RankSet const& needs = entry(needs_, kv);
+    int const around = needs.last({first, start});
+    int const last = around >= 0 ? around + size_ : needs.last({start, first + size_});
+    return inner = std::max(0, last - start);
   }
 
   /// The blocks that a rank holds in a step: of the rank there from which they came.
@@ -73,18 +94,14 @@ class DoubleRing {
     int const home = rank_at(node_of(rank) - outer, rank % size_ + size_ - inner);
     blocks.clear();
     for (BlockId const kv : plan_.kv_blocks(home)) {
-      Reach const& reach = reach_of(kv);
-      bool const comes = outer <= reach.outer && inner <= reach.inner[static_cast<std::size_t>(outer)];
-      if (comes) blocks.push_back(kv);
+      Reach& reach = reach_of(kv);
+      if (outer <= reach.outer && inner <= last_inner(kv, reach, home, outer)) blocks.push_back(kv);
     }
   }
 
   /// A rank folds what it holds, passes it on within its node, and, in its turn, sends what it began with to
   /// the next node.
   void step(int rank, int outer, int inner) {
-    int const beside = rank_at(node_of(rank), rank % size_ + 1);
-    int const beyond = rank_at(node_of(rank) + 1, rank % size_);
-    if (!plan_.writes(rank) && !plan_.writes(beside) && !plan_.writes(beyond)) return;
     list_held(rank, outer, inner, held_);
     auto const& blocks = held_;
     std::vector<SlotId>& slots = at(rank).held;
@@ -93,12 +110,12 @@ class DoubleRing {
       for (BlockId const q : plan_.q_blocks(rank)) {
         if (plan_.meet(q, blocks[i])) plan_.fold_at_home(rank, q, blocks[i], slots[i]);
       }
-      if (inner < reach_of(blocks[i]).inner[static_cast<std::size_t>(outer)]) {
-        at(beside).passed.push_back(plan_.send(rank, slots[i], beside, blocks[i]));
+      if (inner < last_inner(blocks[i], reach_of(blocks[i]), plan_.block(blocks[i]).home, outer)) {
+        at(beside(rank)).passed.push_back(plan_.send(rank, slots[i], beside(rank), blocks[i]));
       }
       if (inner > 0) plan_.release(rank, slots[i]);
     }
-    send_outside(rank, beyond, outer, inner);
+    send_outside(rank, beyond(rank), outer, inner);
   }
 
   /// What the rank began with goes to its counterpart in the next node, in parts: one a round, so that all
@@ -155,8 +172,11 @@ class DoubleRing {
   int nodes_;
   int size_;  ///< ranks of a node
   std::vector<Slots> slots_;
+  std::vector<int> sending_;                 ///< ranks that are written, or send to those
+  std::vector<int> holding_;                 ///< those, and the ranks that they send to
   std::vector<BlockId> held_;                ///< of the rank at hand, in this round
   std::vector<BlockId> first_;               ///< when the outer step began
+  std::vector<RankSet> needs_;               ///< by block, once asked for
   std::vector<Reach> reach_;                 ///< by block, once asked for
   std::vector<std::vector<BlockId>> parts_;  ///< by block, once asked for
 };

@@ -14,6 +14,16 @@ struct Visit {
   SlotId slot;
 };
 
+/// Query blocks go to the ranks so far after their homes that serve them.
+void travel(PlanBuilder& plan, int distance, std::vector<Visit>& arrived) {
+  for (int const rank : plan.written_or_before(distance)) {
+    int const host = (rank + distance) % plan.ranks();
+    for (BlockId const q : plan.q_blocks(rank)) {
+      if (plan.rank_serves(host, q)) arrived.push_back({q, host, plan.send(rank, at_rest, host, q)});
+    }
+  }
+}
+
 }  // namespace
 
 /// Stages of a visit, one round each: travel, fold at the host, return, merge at home. The visits to the rank
@@ -26,8 +36,7 @@ Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view
   std::vector<Visit> arrived;
   std::vector<Visit> folded;
   std::vector<Visit> returned;
-  for (int rank = 0; rank < ranks; ++rank) {
-    if (!plan.writes(rank)) continue;
+  for (int const rank : plan.written()) {
     for (BlockId const q : plan.q_blocks(rank)) {
       for (BlockId const kv : plan.kv_blocks(rank)) {
         if (plan.meet(q, kv)) plan.fold_at_home(rank, q, kv, at_rest);
@@ -57,13 +66,7 @@ Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view
       folded.push_back({visit.q, visit.host, state});
     }
     arrived.clear();
-    for (int rank = 0; rank < ranks && round + 1 < ranks; ++rank) {
-      int const host = (rank + round + 1) % ranks;
-      if (!plan.writes(rank) && !plan.writes(host)) continue;
-      for (BlockId const q : plan.q_blocks(rank)) {
-        if (plan.rank_serves(host, q)) arrived.push_back({q, host, plan.send(rank, at_rest, host, q)});
-      }
-    }
+    if (round + 1 < ranks) travel(plan, round + 1, arrived);
     plan.end_round();
   }
   return std::move(plan).finish_at_home();

@@ -1,6 +1,7 @@
 #include "plait/plan_builder.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 namespace plait {
@@ -40,33 +41,58 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
             .layouts = layouts,
             .strategy = std::move(strategy),
             .blocks = {},
-            .programs = {}} {
+            .programs = {}},
+      kv_pieces_(kv_pieces) {
   auto const count = static_cast<std::size_t>(layouts.q.ranks());
   writes_.assign(count, only.empty() ? 1 : 0);
   for (int const rank : only) at(writes_, rank) = 1;
   for (int rank = 0; rank < ranks(); ++rank) {
     if (writes(rank)) written_.push_back(rank);
   }
-  q_blocks_.resize(count);
-  kv_blocks_.resize(count);
   rank_states_.resize(count);
   plan_.programs.resize(count);
-  HeadRange const heads{0, problem.shape.kv_heads};
+  add_blocks_at_rest();
+}
+
+void PlanBuilder::add_blocks_at_rest() {
+  HeadRange const heads{0, plan_.problem.shape.kv_heads};
+  std::size_t at_rest_blocks = 0;
   for (int rank = 0; rank < ranks(); ++rank) {
-    for (Slice const slice : layouts.q.slices(rank)) {
-      at(q_blocks_, rank).push_back(add_q(slice, heads, rank));
+    at_rest_blocks += 3 * plan_.layouts.q.slices(rank).size() +
+                      plan_.layouts.kv.slices(rank).size() * static_cast<std::size_t>(kv_pieces_);
+  }
+  plan_.blocks.reserve(at_rest_blocks);
+  std::vector<std::vector<BlockId>> pieces_of_rank(static_cast<std::size_t>(kv_pieces_));
+  for (int rank = 0; rank < ranks(); ++rank) {
+    for (Slice const slice : plan_.layouts.q.slices(rank)) {
+      q_blocks_.add(add_q(slice, heads, rank));
     }
-    at(kv_blocks_, rank).resize(static_cast<std::size_t>(kv_pieces));
-    for (Slice const slice : layouts.kv.slices(rank)) {
+    q_blocks_.end_list();
+    for (Slice const slice : plan_.layouts.kv.slices(rank)) {
       // A short slice has fewer pieces than others: they would cost more than they hide.
-      Index const pieces = std::clamp<Index>(slice.size() / least_piece, 1, kv_pieces);
+      Index const pieces = std::clamp<Index>(slice.size() / least_piece, 1, kv_pieces_);
       for (Index piece = 0; piece < pieces; ++piece) {
         Slice const part{cut_of(slice, piece, pieces), cut_of(slice, piece + 1, pieces)};
         if (part.empty()) continue;
-        at(kv_blocks_, rank)[static_cast<std::size_t>(piece)].push_back(add_kv(part, heads, rank));
+        pieces_of_rank[static_cast<std::size_t>(piece)].push_back(add_kv(part, heads, rank));
       }
     }
+    for (auto& blocks : pieces_of_rank) {
+      kv_blocks_.add_all(blocks);
+      kv_blocks_.end_list();
+      blocks.clear();
+    }
   }
+}
+
+std::vector<int> PlanBuilder::written_or_before(int distance) const {
+  if (writes_all()) return written_;
+  std::vector<int> found = written_;
+  for (int const rank : written_) found.push_back((rank - distance % ranks() + ranks()) % ranks());
+  std::ranges::sort(found);
+  auto const same = std::ranges::unique(found);
+  found.erase(same.begin(), same.end());
+  return found;
 }
 
 BlockId PlanBuilder::add(Tensor tensor, Slice slice, HeadRange heads, int home) {
@@ -97,25 +123,46 @@ bool PlanBuilder::rank_serves(int rank, BlockId q) const {
   return std::ranges::any_of(kv_blocks(rank), [&](BlockId kv) { return meet(q, kv); });
 }
 
+RankSet PlanBuilder::ranks_that_need(BlockId kv) const {
+  return plan_.layouts.q.owners(plan_.problem.mask.queries_of(block(kv).slice));
+}
+
+RankSet PlanBuilder::ranks_that_serve(BlockId q) const {
+  return plan_.layouts.kv.owners(plan_.problem.mask.keys_of(block(q).slice));
+}
+
 SlotId PlanBuilder::acquire(int rank, BlockId id) {
   if (!writes(rank)) return at_rest;
   std::uint64_t const need = bytes(block(id), plan_.problem.shape);
   auto& slots = at(rank_states_, rank).slots;
-  auto& free = at(rank_states_, rank).free;
-  if (free.empty()) {
+  FreeSlots* const free = at(rank_states_, rank).best_free(need);
+  if (free == nullptr) {
     slots.push_back({.bytes = need, .holds_state = false});
     return static_cast<SlotId>(slots.size() - 1);
   }
-  // The smallest free slot that is large enough, else the largest.
-  auto const first_of = [&](std::uint64_t size) {
-    return std::ranges::lower_bound(free, std::pair(size, SlotId{0}));
-  };
-  auto best = first_of(need);
-  if (best == free.end()) best = first_of(free.back().first);
-  auto const [size, slot] = *best;
-  free.erase(best);
-  at(slots, slot) = {.bytes = std::max(size, need), .holds_state = false};
+  std::ranges::pop_heap(free->heap, std::greater{});
+  SlotId const slot = free->heap.back();
+  free->heap.pop_back();
+  at(slots, slot) = {.bytes = std::max(free->bytes, need), .holds_state = false};
   return slot;
+}
+
+/// The smallest that are large enough, else the largest; null if no slot is free.
+PlanBuilder::FreeSlots* PlanBuilder::RankState::best_free(std::uint64_t bytes) {
+  FreeSlots* best = nullptr;
+  for (FreeSlots& some : free) {
+    if (some.heap.empty()) continue;
+    best = &some;
+    if (some.bytes >= bytes) break;
+  }
+  return best;
+}
+
+void PlanBuilder::RankState::add_free(std::uint64_t bytes, SlotId slot) {
+  auto some = std::ranges::lower_bound(free, bytes, {}, &FreeSlots::bytes);
+  if (some == free.end() || some->bytes != bytes) some = free.insert(some, {bytes, {}});
+  some->heap.push_back(slot);
+  std::ranges::push_heap(some->heap, std::greater{});
 }
 
 void PlanBuilder::release(int rank, SlotId id) {
@@ -207,9 +254,8 @@ void PlanBuilder::end_round() {
                             .reductions = static_cast<std::uint32_t>(program.reductions.size())});
     RankState& state = at(rank_states_, rank);
     if (state.released.empty()) continue;
-    for (SlotId const id : state.released) state.free.emplace_back(slot(rank, id).bytes, id);
+    for (SlotId const id : state.released) state.add_free(slot(rank, id).bytes, id);
     state.released.clear();
-    std::ranges::sort(state.free);
   }
 }
 
@@ -245,7 +291,7 @@ Plan PlanBuilder::done() && {
 
 Plan PlanBuilder::finish_at_home() && {
   // Without the others' programs the last round is known only to ranks that have a step in the last of all.
-  bool const all = written_.size() == plan_.programs.size();
+  bool const all = writes_all();
   std::vector<char> finishes(plan_.programs.size(), all ? 1 : 0);
   for (int const rank : written_) {
     auto const& ends = at(plan_.programs, rank).ends;

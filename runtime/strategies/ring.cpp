@@ -9,43 +9,46 @@ namespace {
 /// A key/value block on its way round the ring.
 struct Traveller {
   BlockId kv;
-  int home;
   int hops;  ///< rounds until the last rank that needs it has it
   SlotId slot = at_rest;
 };
 
 /// How far the block must travel: the distance of the last rank after its home that needs it.
 int hops_needed(PlanBuilder const& plan, int home, BlockId kv) {
-  for (int distance = plan.ranks() - 1; distance > 0; --distance) {
-    if (plan.rank_needs((home + distance) % plan.ranks(), kv)) return distance;
-  }
-  return 0;
+  RankSet const needs = plan.ranks_that_need(kv);
+  int const around = needs.last({0, home});
+  int const last = around >= 0 ? around + plan.ranks() : needs.last({home, plan.ranks()});
+  return std::max(0, last - home);
 }
 
-/// The travellers whose home sends them off in the turn of `piece`.
-std::vector<Traveller> travellers(PlanBuilder const& plan, Index piece) {
-  std::vector<Traveller> found;
+/// The travellers whose homes send them off in the turn of `piece`, by home.
+std::vector<std::vector<Traveller>> travellers(PlanBuilder const& plan, Index piece) {
+  std::vector<std::vector<Traveller>> found(static_cast<std::size_t>(plan.ranks()));
   for (int home = 0; home < plan.ranks(); ++home) {
+    auto& mine = found[static_cast<std::size_t>(home)];
+    mine.reserve(plan.kv_blocks(home, piece).size());
     for (BlockId const kv : plan.kv_blocks(home, piece)) {
-      found.push_back({.kv = kv, .home = home, .hops = hops_needed(plan, home, kv)});
+      mine.push_back({.kv = kv, .hops = hops_needed(plan, home, kv)});
     }
   }
   return found;
 }
 
 /// One round of the travellers that are `hop` hops away from home: fold, and pass on.
-void play(PlanBuilder& plan, std::vector<Traveller>& on_their_way, int hop) {
-  for (Traveller& traveller : on_their_way) {
-    if (traveller.hops < hop) continue;
-    int const holder = (traveller.home + hop) % plan.ranks();
+void play(PlanBuilder& plan, std::vector<std::vector<Traveller>>& on_their_way, int hop) {
+  if (on_their_way.empty()) return;
+  for (int const holder : plan.written_or_before(1)) {
     int const next = (holder + 1) % plan.ranks();
-    if (!plan.writes(holder) && !plan.writes(next)) continue;
-    for (BlockId const q : plan.q_blocks(holder)) {
-      if (plan.meet(q, traveller.kv)) plan.fold_at_home(holder, q, traveller.kv, traveller.slot);
-    }
-    plan.release(holder, traveller.slot);
-    if (traveller.hops > hop) {
-      traveller.slot = plan.send(holder, traveller.slot, next, traveller.kv);
+    auto const home = static_cast<std::size_t>((holder - hop + plan.ranks()) % plan.ranks());
+    for (Traveller& traveller : on_their_way[home]) {
+      if (traveller.hops < hop) continue;
+      for (BlockId const q : plan.q_blocks(holder)) {
+        if (plan.meet(q, traveller.kv)) plan.fold_at_home(holder, q, traveller.kv, traveller.slot);
+      }
+      plan.release(holder, traveller.slot);
+      if (traveller.hops > hop) {
+        traveller.slot = plan.send(holder, traveller.slot, next, traveller.kv);
+      }
     }
   }
 }
@@ -60,15 +63,15 @@ Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view 
   Index const pieces = pieces_to_travel(layouts.kv);
   PlanBuilder plan(problem, layouts, "ring", only, pieces);
   int const last_hop = plan.ranks() - 1;
-  std::vector<Traveller> arriving;  // of the turn before: they have one fold to go
+  std::vector<std::vector<Traveller>> arriving;  // of the turn before: they have one fold to go
   for (Index piece = 0; piece < pieces; ++piece) {
-    std::vector<Traveller> on_their_way = travellers(plan, piece);
+    auto on_their_way = travellers(plan, piece);
     for (int hop = 0; hop < last_hop || hop == 0; ++hop) {
       if (hop == 0) play(plan, arriving, last_hop);
       play(plan, on_their_way, hop);
       plan.end_round();
     }
-    arriving = last_hop == 0 ? std::vector<Traveller>{} : std::move(on_their_way);
+    if (last_hop > 0) arriving = std::move(on_their_way);
   }
   play(plan, arriving, last_hop);
   plan.end_round();

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
+#include <numeric>
 
 #include "plait/plan_builder.hpp"
 #include "strategies.hpp"
@@ -11,41 +13,106 @@
 namespace plait {
 namespace {
 
-/// One query block's ranks, its home first, the others by their distance after it.
-struct Visit {
-  BlockId q;
-  std::vector<int> ranks;
-  std::vector<SlotId> slots;   ///< of the queries, by rank
-  std::vector<SlotId> states;  ///< by rank
-  [[nodiscard]] std::size_t size() const { return ranks.size(); }
-};
-
 /// How states come home.
 enum class Return : std::uint8_t { log, direct, native };
 
-std::vector<Visit> visits(PlanBuilder const& plan, Return by) {
-  std::vector<Visit> found;
-  for (int home = 0; home < plan.ranks(); ++home) {
-    for (BlockId const q : plan.q_blocks(home)) {
-      Visit visit{.q = q, .ranks = {home}, .slots = {}, .states = {}};
-      for (int distance = 1; distance < plan.ranks(); ++distance) {
-        int const rank = (home + distance) % plan.ranks();
-        // Only there does no third rank matter.
-        if (by == Return::direct && !plan.writes(home) && !plan.writes(rank)) continue;
-        if (plan.rank_serves(rank, q)) visit.ranks.push_back(rank);
-      }
-      visit.slots.assign(visit.size(), at_rest);
-      visit.states.assign(visit.size(), at_rest);
-      found.push_back(std::move(visit));
-    }
-  }
-  return found;
+/// The home, and who gets the queries in a transfer that is not written.
+constexpr std::size_t nobody = ~std::size_t{0};
+
+/// A rank that a query block visits.
+struct Member {
+  std::size_t index;  ///< 0 for the home, then by the distance after it
+  std::size_t from;   ///< the member that it gets the queries from, or nobody
+  int rank;
+  SlotId slot = at_rest;  ///< of the queries
+  SlotId state = at_rest;
+};
+
+/// One query block's ranks: its home, and those whose keys it sees.
+struct Visit {
+  BlockId q;
+  std::size_t size;             ///< ranks, its home included
+  std::vector<Member> members;  ///< those whose programs are written, and whom they exchange with, by index
+};
+
+/// The rank of a visit that the one of `index` gets the queries from. On the way of a tree, as many ranks as
+/// had them before get them in each round.
+std::size_t parent(std::size_t index, Return by) {
+  return by == Return::log ? index - std::bit_floor(index) : 0;
 }
+
+class VisitWriter {
+ public:
+  VisitWriter(PlanBuilder const& plan, Return by) : plan_(plan), by_(by) {}
+
+  [[nodiscard]] Visit write(BlockId q) const {
+    int const home = plan_.block(q).home;
+    RankSet const ranks = plan_.ranks_that_serve(q);
+    int const before = ranks.count({0, home});
+    int const after = ranks.count({home + 1, plan_.ranks()});
+    Visit visit{.q = q, .size = static_cast<std::size_t>(1 + before + after), .members = {}};
+    for (std::size_t const index : indices(ranks, home, visit.size)) {
+      auto const n = static_cast<int>(index) - 1;
+      int const rank = index == 0  ? home
+                       : n < after ? ranks.at(ranks.count({0, home + 1}) + n)
+                                   : ranks.at(n - after);
+      std::size_t const from = index == 0 ? nobody : place(visit, parent(index, by_));
+      visit.members.push_back({.index = index, .from = from, .rank = rank});
+    }
+    return visit;
+  }
+
+ private:
+  /// Of the members, ascending.
+  [[nodiscard]] std::vector<std::size_t> indices(RankSet const& ranks, int home, std::size_t size) const {
+    std::vector<std::size_t> found;
+    if (plan_.writes_all() || (by_ != Return::log && plan_.writes(home))) {
+      found.resize(size);
+      std::iota(found.begin(), found.end(), std::size_t{0});
+      return found;
+    }
+    found.push_back(0);
+    for (int const rank : plan_.written()) {
+      if (rank != home && !ranks.contains(rank)) continue;
+      int const distance = rank > home ? ranks.count({home + 1, rank + 1})
+                                       : ranks.count({home + 1, plan_.ranks()}) + ranks.count({0, rank + 1});
+      std::size_t const index = rank == home ? 0 : static_cast<std::size_t>(distance);
+      if (by_ == Return::log) {
+        // It gets the queries from there, and sends them on at ever larger distances.
+        if (index > 0) found.push_back(parent(index, by_));
+        found.push_back(index);
+        for (std::size_t step = index == 0 ? 1 : 2 * std::bit_floor(index); index + step < size; step *= 2) {
+          found.push_back(index + step);
+        }
+      } else {
+        found.push_back(index);
+      }
+    }
+    std::ranges::sort(found);
+    auto const same = std::ranges::unique(found);
+    found.erase(same.begin(), same.end());
+    return found;
+  }
+
+  /// Where the member of that index is, if there.
+  static std::size_t place(Visit const& visit, std::size_t index) {
+    auto const at = std::ranges::lower_bound(visit.members, index, {}, &Member::index);
+    bool const there = at != visit.members.end() && at->index == index;
+    return there ? static_cast<std::size_t>(at - visit.members.begin()) : nobody;
+  }
+
+  PlanBuilder const& plan_;
+  Return by_;
+};
 
 class Tree {
  public:
-  Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by), visits_(visits(plan, by)) {
-    for (Visit const& visit : visits_) most_ = std::max(most_, visit.size());
+  Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by) {
+    VisitWriter const writer(plan, by);
+    for (int home = 0; home < plan.ranks(); ++home) {
+      for (BlockId const q : plan.q_blocks(home)) visits_.push_back(writer.write(q));
+    }
+    for (Visit const& visit : visits_) most_ = std::max(most_, visit.size);
   }
 
   void write() {
@@ -72,8 +139,8 @@ class Tree {
 
  private:
   struct Returned {
-    Visit const& visit;
-    std::size_t to;
+    BlockId q;
+    Member const& to;
     SlotId slot;
   };
 
@@ -81,67 +148,68 @@ class Tree {
   [[nodiscard]] std::size_t next(std::size_t reach) const {
     return return_ == Return::log ? 2 * reach : most_;
   }
-  [[nodiscard]] std::size_t parent(std::size_t index, std::size_t reach) const {
-    return return_ == Return::log ? index - reach : 0;
+
+  /// Calls use(member) for those of the indices [begin, end).
+  template <class Use>
+  static void for_each(Visit& visit, std::size_t begin, std::size_t end, Use&& use) {
+    auto at = std::ranges::lower_bound(visit.members, begin, {}, &Member::index);
+    for (; at != visit.members.end() && at->index < end; ++at) use(*at);
   }
 
   /// The ranks that have the queries send them on.
   void spread(Visit& visit, std::size_t reach) {
-    for (std::size_t to = reach; to < std::min(next(reach), visit.size()); ++to) {
-      std::size_t const from = parent(to, reach);
-      if (!plan_.writes(visit.ranks[from]) && !plan_.writes(visit.ranks[to])) continue;
-      visit.slots[to] = plan_.send(visit.ranks[from], visit.slots[from], visit.ranks[to], visit.q);
-    }
+    for_each(visit, reach, next(reach), [&](Member& to) {
+      if (to.from == nobody) return;
+      Member const& from = visit.members[to.from];
+      to.slot = plan_.send(from.rank, from.slot, to.rank, visit.q);
+    });
   }
 
   /// The ranks [begin, end) of a visit fold their keys.
   void fold(Visit& visit, std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < std::min(end, visit.size()); ++i) {
-      int const rank = visit.ranks[i];
-      if (!plan_.writes(rank)) continue;
-      if (i > 0) visit.states[i] = plan_.acquire(rank, plan_.state_of(visit.q));
-      for (BlockId const kv : plan_.kv_blocks(rank)) {
+    for_each(visit, begin, end, [&](Member& member) {
+      if (!plan_.writes(member.rank)) return;
+      if (member.index > 0) member.state = plan_.acquire(member.rank, plan_.state_of(visit.q));
+      for (BlockId const kv : plan_.kv_blocks(member.rank)) {
         if (!plan_.meet(visit.q, kv)) continue;
-        if (i == 0) {
-          plan_.fold_at_home(rank, visit.q, kv, at_rest);
+        if (member.index == 0) {
+          plan_.fold_at_home(member.rank, visit.q, kv, at_rest);
         } else {
-          plan_.fold(rank, visit.q, visit.slots[i], kv, at_rest, visit.states[i]);
+          plan_.fold(member.rank, visit.q, member.slot, kv, at_rest, member.state);
         }
       }
-    }
+    });
   }
 
   /// The ranks that got the queries in the round of `reach` send their states to those that they got them
   /// from.
   void collect(Visit& visit, std::size_t reach, std::vector<Returned>& returned) {
-    for (std::size_t from = reach; from < std::min(next(reach), visit.size()); ++from) {
-      std::size_t const to = parent(from, reach);
-      if (!plan_.writes(visit.ranks[from]) && !plan_.writes(visit.ranks[to])) continue;
-      SlotId const slot =
-          plan_.send(visit.ranks[from], visit.states[from], visit.ranks[to], plan_.state_of(visit.q));
-      plan_.release(visit.ranks[from], visit.states[from]);
-      plan_.release(visit.ranks[from], visit.slots[from]);
-      returned.push_back({visit, to, slot});
-    }
+    for_each(visit, reach, next(reach), [&](Member const& from) {
+      if (from.from == nobody) return;
+      Member const& to = visit.members[from.from];
+      SlotId const slot = plan_.send(from.rank, from.state, to.rank, plan_.state_of(visit.q));
+      plan_.release(from.rank, from.state);
+      plan_.release(from.rank, from.slot);
+      returned.push_back({visit.q, to, slot});
+    });
   }
 
   void merge(Returned const& back) {
-    int const rank = back.visit.ranks[back.to];
-    if (back.to == 0) {
-      plan_.merge_at_home(rank, back.visit.q, back.slot);
+    if (back.to.index == 0) {
+      plan_.merge_at_home(back.to.rank, back.q, back.slot);
     } else {
-      plan_.merge(rank, back.visit.q, back.slot, back.visit.states[back.to]);
+      plan_.merge(back.to.rank, back.q, back.slot, back.to.state);
     }
-    plan_.release(rank, back.slot);
+    plan_.release(back.to.rank, back.slot);
   }
 
   /// All states of queries that went anywhere meet at home, in one collective.
   void reduce() {
     for (Visit const& visit : visits_) {
-      if (visit.size() == 1) continue;
+      if (visit.size == 1) continue;
       std::vector<SlotId> parts(static_cast<std::size_t>(plan_.ranks()), at_rest);
-      for (std::size_t i = 1; i < visit.size(); ++i) {
-        parts[static_cast<std::size_t>(visit.ranks[i])] = visit.states[i];
+      for (Member const& member : visit.members) {
+        if (member.index > 0) parts[static_cast<std::size_t>(member.rank)] = member.state;
       }
       plan_.reduce_at_home(visit.q, parts);
     }

@@ -125,6 +125,21 @@ TEST(Report, PlansThatWereGivenUpHaveNoPrediction) {
       << candidate_table(candidates, "mesh:1x2", "zigzag");
 }
 
+/// Nor is an estimate taken for a prediction.
+TEST(Report, EstimatesAreCalledThat) {
+  std::vector<Candidate> const candidates = {
+      {.strategy = "ring", .layout = "zigzag", .least_seconds = 0.25, .estimated_seconds = 0.5},
+      {.strategy = "mesh:1x2", .layout = "zigzag", .least_seconds = 0.25, .estimated_seconds = 0.375}};
+  Json const list = candidates_json(candidates);
+  EXPECT_TRUE(list[0].at("predicted_seconds").is_null());
+  EXPECT_EQ(list[0].at("estimated_seconds"), 0.5);
+  EXPECT_EQ(list[0].at("least_seconds"), 0.25);
+  std::string const table = candidate_table(candidates, "mesh:1x2", "zigzag");
+  EXPECT_NE(table.find("500.00 ms  -            -             estimate\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("375.00 ms  -            -             <- taken, by estimate\n"), std::string::npos)
+      << table;
+}
+
 TEST(Report, FilesAppearWholeOrNotAtAll) {
   Scratch const scratch;
   write_file((scratch / "a").string(), "whole");

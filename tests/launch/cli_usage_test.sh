@@ -44,6 +44,12 @@ expect 1 1 "--output $scratch: exists and is no regular file" "$plait" attend --
 expect 1 1 "--output /dev/full: exists" "$plait" attend --input "$input" --output /dev/full
 expect 0 1 "oracle: passed" "${mpi[@]}" "$plait" attend --input "$input" --causal --reduce native --check 64
 expect 0 1 "verified: coverage" "$plait" plan --tokens 4K --ranks 8 --causal
+# Chosen by samples, an estimate is called one, unless the whole plan is asked for.
+expect 0 1 "an estimate by the programs of" "$plait" plan --tokens 64K --ranks 72 --causal --weigh sampled
+expect 0 1 "<- taken, by estimate" "$plait" plan --tokens 64K --ranks 72 --causal --weigh sampled
+expect 0 1 "waiting for transfers on the rank that waits most" \
+  "$plait" plan --tokens 64K --ranks 72 --causal --weigh sampled --verify
+expect 2 1 "--weigh few: expected one of best, all, sampled" "$plait" plan --tokens 8 --weigh few
 expect 0 1 "device cuda: none (" env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" info
 
 # A rank with other flags: nobody runs, and the message says where.

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "random_problem.hpp"
 
 namespace plait {
@@ -101,6 +103,35 @@ TEST(Layout, BalancedIsWithinOnePercentOnLongSequences) {
       EXPECT_LE(slices, static_cast<std::size_t>(2 * ranks)) << "a necklace needs 2(P−1) cuts";
     }
   }
+}
+
+/// Whom a mask lets meet, asked for as runs of ranks, against what it says of every slice of every rank.
+TEST(Layout, OwnersOfWhatMeetsAreThoseThatMeet) {
+  std::uint64_t const seed = test::seed_or(12);
+  SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
+  Random random(seed);
+  std::size_t met = 0;
+  for (int round = 0; round < 300; ++round) {
+    Index const q_tokens = uniform(random, 1, 120);
+    Index const kv_tokens = round % 3 == 0 ? uniform(random, 1, 120) : q_tokens;
+    auto const ranks = static_cast<int>(uniform(random, 1, 12));
+    Mask const mask = test::random_mask(random, q_tokens, kv_tokens);
+    Layouts const layouts = test::random_layouts(random, mask, ranks);
+    Index const begin = uniform(random, 0, std::min(q_tokens, kv_tokens));
+    Slice const slice{begin, uniform(random, begin, std::min(q_tokens, kv_tokens))};
+    RankSet const keys = layouts.kv.owners(mask.keys_of(slice));
+    RankSet const queries = layouts.q.owners(mask.queries_of(slice));
+    for (int rank = 0; rank < ranks; ++rank) {
+      bool const serves =
+          std::ranges::any_of(layouts.kv.slices(rank), [&](Slice kv) { return mask.area(slice, kv) > 0; });
+      bool const needs =
+          std::ranges::any_of(layouts.q.slices(rank), [&](Slice q) { return mask.area(q, slice) > 0; });
+      ASSERT_EQ(keys.contains(rank), serves) << "rank " << rank << ", round " << round;
+      ASSERT_EQ(queries.contains(rank), needs) << "rank " << rank << ", round " << round;
+      met += serves ? 1U : 0U;
+    }
+  }
+  EXPECT_GT(met, 300U);
 }
 
 TEST(Layout, SlicesMustCoverOnce) {

@@ -134,6 +134,86 @@ TEST(Planner, TakesWhatWeighingAllPlansFinds) {
   EXPECT_GT(given_up, 0U);
 }
 
+Problem prefill(Index tokens, Mask mask, Index q_heads, Index kv_heads) {
+  Shape const shape{.q_tokens = tokens,
+                    .kv_tokens = mask.kv_tokens(),
+                    .q_heads = q_heads,
+                    .kv_heads = kv_heads,
+                    .head_dim = 128,
+                    .value_dim = 128,
+                    .dtype = DType::bf16};
+  return {.shape = shape, .mask = std::move(mask), .scale = 1.0};
+}
+
+/// What choosing by the programs of a few ranks costs: the time of the plan that it takes, simulated, over
+/// that of the best plan that there is.
+TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
+  constexpr Index tokens = Index{1} << 17;
+  std::vector<Problem> const problems = {
+      prefill(tokens, Mask::causal(tokens, tokens), 64, 8),
+      prefill(tokens, Mask::full(tokens, tokens), 1, 1),
+      prefill(tokens, Mask::window(tokens, tokens, tokens / 8, 0), 32, 8),
+      prefill(8, Mask::causal(8, tokens), 64, 8),
+  };
+  double most = 0.0;
+  double sum = 0.0;
+  int cases = 0;
+  for (Problem const& problem : problems) {
+    for (std::string_view const name : {"h200", "flat"}) {
+      for (int const ranks : {2, 8, 16, 24, 32}) {
+        Machine const on = machine(name);
+        Choice const choice = select_plan(problem, ranks, "auto", "auto", on, Reduce::p2p, Weigh::sampled);
+        EXPECT_FALSE(choice.simulation);
+        EXPECT_FALSE(choice.sampled.empty());
+        Choice const best = choose_plan(problem, ranks, "auto", "auto", on, Reduce::p2p, Weigh::all);
+        Plan const whole = make_plan(problem, choice.plan.layouts, choice.plan.strategy);
+        double const seconds = simulate(whole, on, Record::nothing).seconds;
+        EXPECT_NEAR(choice.predicted_seconds, seconds, 0.3 * seconds) << whole.strategy;
+        EXPECT_GE(seconds, best.predicted_seconds);
+        double const regret = seconds / best.predicted_seconds - 1;
+        EXPECT_LT(regret, 0.2) << whole.strategy << " for " << best.plan.strategy << ", " << ranks
+                               << " ranks";
+        most = std::max(most, regret);
+        sum += regret;
+        ++cases;
+      }
+    }
+  }
+  RecordProperty("largest_regret", std::to_string(most));
+  RecordProperty("mean_regret", std::to_string(sum / cases));
+  EXPECT_LT(sum / cases, 0.02);
+}
+
+/// Beyond the budget nothing is written out to choose; a plan that will run is written whole all the same,
+/// and one without rivals is weighed however large it is.
+TEST(Planner, TellsAnEstimateFromASimulation) {
+  constexpr Index tokens = Index{1} << 18;
+  constexpr int ranks = 192;
+  Problem const problem = prefill(tokens, Mask::causal(tokens, tokens), 64, 8);
+  Machine const h200 = machine("h200");
+  Choice const estimate = select_plan(problem, ranks, "tree", "zigzag", h200);
+  ASSERT_FALSE(estimate.simulation);
+  ASSERT_FALSE(estimate.sampled.empty());
+  for (int rank = 0; rank < ranks; ++rank) {
+    EXPECT_EQ(estimate.plan.programs[static_cast<std::size_t>(rank)].rounds() > 0,
+              std::ranges::binary_search(estimate.sampled, rank));
+  }
+  Choice const written = choose_plan(problem, ranks, "tree", "zigzag", h200);
+  EXPECT_FALSE(written.simulation);
+  EXPECT_TRUE(written.sampled.empty());
+  EXPECT_EQ(written.layout, estimate.layout);
+  EXPECT_EQ(written.predicted_seconds, estimate.predicted_seconds);
+  EXPECT_TRUE(
+      written.plan.programs ==
+      make_plan(problem, make_layouts("zigzag", problem.mask, ranks), estimate.plan.strategy).programs);
+  double const simulated = simulate(written.plan, h200, Record::nothing).seconds;
+  EXPECT_NEAR(estimate.predicted_seconds, simulated, 0.3 * simulated);
+  Choice const alone = select_plan(problem, ranks, written.plan.strategy, "zigzag", h200);
+  ASSERT_TRUE(alone.simulation);
+  EXPECT_TRUE(alone.sampled.empty());
+  EXPECT_EQ(alone.predicted_seconds, simulated);
+}
+
 TEST(Planner, NamesWhatItCannotDo) {
   Problem const problem = full_problem();
   EXPECT_THROW((void)choose_plan(problem, 4, "mesh:9x9", "auto"), InvalidProblem);

@@ -1,17 +1,19 @@
 // Which slices of a token axis each rank owns at rest. The same value on every rank.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "plait/mask.hpp"
+#include "plait/rank_set.hpp"
 #include "plait/slice.hpp"
 
 namespace plait {
 
 /// Every token position belongs to exactly one rank. A rank's local rows are its slices one after the other;
-/// ranks may own nothing.
+/// ranks may own nothing. Immutable: copies share what they hold.
 class Layout {
  public:
   /// Rank r owns the r-th of `ranks` pieces whose sizes differ by at most one.
@@ -27,23 +29,39 @@ class Layout {
   [[nodiscard]] static Layout from_slices(Index tokens, std::vector<std::vector<Slice>> slices);
 
   [[nodiscard]] Index tokens() const { return tokens_; }
-  [[nodiscard]] int ranks() const { return static_cast<int>(slices_.size()); }
+  [[nodiscard]] int ranks() const { return static_cast<int>(parts_->slices.size()); }
   /// The slices that `rank` owns, none empty, in ascending order.
   [[nodiscard]] std::vector<Slice> const& slices(int rank) const {
-    return slices_[static_cast<std::size_t>(rank)];
+    return parts_->slices[static_cast<std::size_t>(rank)];
   }
   /// Tokens that `rank` owns.
   [[nodiscard]] Index tokens(int rank) const;
   /// Local row of the first token of a slice that lies within one of the rank's slices.
   [[nodiscard]] Index local_row(int rank, Index position) const;
+  /// The ranks that own any token of the ranges.
+  [[nodiscard]] RankSet owners(std::vector<Slice> const& ranges) const;
 
-  friend bool operator==(Layout const&, Layout const&) = default;
+  friend bool operator==(Layout const& a, Layout const& b) {
+    return a.tokens_ == b.tokens_ && (a.parts_ == b.parts_ || a.parts_->slices == b.parts_->slices);
+  }
 
  private:
   Layout(Index tokens, std::vector<std::vector<Slice>> slices);
 
+  /// A slice, in the order of the tokens; `run` is the first slice after it whose owner does not follow, or
+  /// precede, the owner before, as all since it do.
+  struct Owned {
+    Slice slice;
+    int rank;
+    std::size_t run;
+  };
+  struct Parts {
+    std::vector<std::vector<Slice>> slices;  ///< by rank
+    std::vector<Owned> owned;
+  };
+
   Index tokens_ = 0;
-  std::vector<std::vector<Slice>> slices_;
+  std::shared_ptr<Parts const> parts_;
 };
 
 /// Where queries (and outputs) and keys/values lie at rest.

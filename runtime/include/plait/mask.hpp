@@ -1,6 +1,8 @@
 // Which (query, key) pairs take part: a set of disjoint bands. Masks compose by intersection.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -17,8 +19,8 @@ class InvalidProblem : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// Immutable set of disjoint bands over q_tokens × kv_tokens. With j = k − q − (kv_tokens − q_tokens), the
-/// diagonal j = 0 ends at the last query and the last key ("bottom-right aligned").
+/// Immutable set of disjoint bands (copies share them) over q_tokens × kv_tokens. With j = k − q − (kv_tokens
+/// − q_tokens), the diagonal j = 0 ends at the last query and the last key ("bottom-right aligned").
 class Mask {
  public:
   [[nodiscard]] static Mask full(Index q_tokens, Index kv_tokens);
@@ -42,7 +44,7 @@ class Mask {
   [[nodiscard]] Index q_tokens() const { return q_tokens_; }
   [[nodiscard]] Index kv_tokens() const { return kv_tokens_; }
   /// Non-empty, tight, disjoint, sorted by (q.begin, kv.begin, lo).
-  [[nodiscard]] std::span<Band const> bands() const { return bands_; }
+  [[nodiscard]] std::span<Band const> bands() const { return data_->bands; }
 
   /// The bands that meet q × kv, cut to it and tightened.
   [[nodiscard]] std::vector<Band> restricted(Slice q, Slice kv) const;
@@ -53,7 +55,14 @@ class Mask {
   /// Whether any pair in q × kv is kept: area(q, kv) > 0, at less cost.
   [[nodiscard]] bool meets(Slice q, Slice kv) const;
 
-  friend bool operator==(Mask const&, Mask const&) = default;
+  /// Ranges, in no order, whose union is the keys that any of the queries keeps, and the queries that keep
+  /// any of the keys.
+  [[nodiscard]] std::vector<Slice> keys_of(Slice q) const;
+  [[nodiscard]] std::vector<Slice> queries_of(Slice kv) const;
+
+  friend bool operator==(Mask const& a, Mask const& b) {
+    return a.q_tokens_ == b.q_tokens_ && a.kv_tokens_ == b.kv_tokens_ && a.data_->bands == b.data_->bands;
+  }
 
  private:
   Mask(Index q_tokens, Index kv_tokens, std::vector<Band> bands);
@@ -64,8 +73,13 @@ class Mask {
 
   Index q_tokens_ = 0;
   Index kv_tokens_ = 0;
-  std::vector<Band> bands_;
-  std::vector<Index> reach_;  ///< reach_[i] = max q.end of bands_[0..i]: where a search may start
+  struct Data {
+    std::vector<Band> bands;
+    std::vector<Index> reach;            ///< reach[i] = max q.end of bands[0..i]: where a search may start
+    std::vector<std::uint32_t> by_keys;  ///< indices of bands, in the order of kv.begin
+    std::vector<Index> keys_reach;       ///< as reach, in that order: of kv.end
+  };
+  std::shared_ptr<Data const> data_;
 };
 
 }  // namespace plait

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "plait/lists.hpp"
 #include "plait/plan.hpp"
 
 namespace plait {
@@ -28,12 +29,20 @@ class PlanBuilder {
   [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
   /// Whether the program of `rank` is written: a strategy may leave out what no such rank takes part in.
   [[nodiscard]] bool writes(int rank) const { return at(writes_, rank) != 0; }
+  [[nodiscard]] bool writes_all() const { return written_.size() == writes_.size(); }
+  /// The ranks whose programs are written, ascending.
+  [[nodiscard]] std::vector<int> const& written() const { return written_; }
+  /// The ranks, ascending, that are written, or are so many before one that is: all that a step between ranks
+  /// of that distance matters to.
+  [[nodiscard]] std::vector<int> written_or_before(int distance) const;
   [[nodiscard]] Block const& block(BlockId id) const { return plan_.block(id); }
   /// The query blocks of a rank: one per slice of its layout, all heads.
-  [[nodiscard]] std::vector<BlockId> const& q_blocks(int rank) const { return at(q_blocks_, rank); }
+  [[nodiscard]] std::span<BlockId const> q_blocks(int rank) const {
+    return q_blocks_[static_cast<std::size_t>(rank)];
+  }
   /// The key/value blocks of a rank: the `piece`-th of each slice, all heads.
-  [[nodiscard]] std::vector<BlockId> const& kv_blocks(int rank, Index piece = 0) const {
-    return at(kv_blocks_, rank)[static_cast<std::size_t>(piece)];
+  [[nodiscard]] std::span<BlockId const> kv_blocks(int rank, Index piece = 0) const {
+    return kv_blocks_[static_cast<std::size_t>(rank * kv_pieces_ + piece)];
   }
   /// The state block, and the out block, of the rows of query block `q`.
   [[nodiscard]] BlockId state_of(BlockId q) const { return q + 1; }
@@ -49,6 +58,9 @@ class PlanBuilder {
   [[nodiscard]] bool meet(BlockId q, BlockId kv) const;
   [[nodiscard]] bool rank_needs(int rank, BlockId kv) const;
   [[nodiscard]] bool rank_serves(int rank, BlockId q) const;
+  /// The ranks of which that is true.
+  [[nodiscard]] RankSet ranks_that_need(BlockId kv) const;
+  [[nodiscard]] RankSet ranks_that_serve(BlockId q) const;
 
   /// A slot of `rank` that nothing uses in this round, for `block`; at_rest if its program is not written.
   [[nodiscard]] SlotId acquire(int rank, BlockId block);
@@ -88,14 +100,22 @@ class PlanBuilder {
   [[nodiscard]] Plan finish_at_home() &&;
 
  private:
+  void add_blocks_at_rest();
   struct Slot {
     std::uint64_t bytes = 0;
     bool holds_state = false;  ///< a fold or merge of this plan has written it since it was acquired
   };
+  /// Free slots of one size; there may be none.
+  struct FreeSlots {
+    std::uint64_t bytes;
+    std::vector<SlotId> heap;  ///< the smallest number first
+  };
   struct RankState {
     std::vector<Slot> slots;
-    std::vector<std::pair<std::uint64_t, SlotId>> free;  ///< sorted: by bytes, then number
-    std::vector<SlotId> released;                        ///< in this round
+    std::vector<FreeSlots> free;   ///< by bytes
+    std::vector<SlotId> released;  ///< in this round
+    [[nodiscard]] FreeSlots* best_free(std::uint64_t bytes);
+    void add_free(std::uint64_t bytes, SlotId slot);
   };
 
   template <class T>
@@ -115,8 +135,9 @@ class PlanBuilder {
   Plan plan_;
   std::vector<char> writes_;  ///< by rank
   std::vector<int> written_;  ///< the ranks of which that is true
-  std::vector<std::vector<BlockId>> q_blocks_;
-  std::vector<std::vector<std::vector<BlockId>>> kv_blocks_;  ///< [rank][piece]
+  Index kv_pieces_;
+  Lists<BlockId> q_blocks_;          ///< by rank
+  Lists<BlockId> kv_blocks_;         ///< by rank and piece
   std::vector<SlotId> home_states_;  ///< by query block: the slot of its state at home, or at_rest
   std::vector<RankState> rank_states_;
 };

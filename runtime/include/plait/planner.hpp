@@ -26,29 +26,52 @@ struct Candidate {
   std::string layout;
   std::string refused = {};           ///< why it cannot be; empty if it can
   double least_seconds = 0.0;         ///< it takes no less
-  std::optional<Weight> weight = {};  ///< none: refused, or given up, as the plan taken takes less
+  std::optional<Weight> weight = {};  ///< none: refused, or given up, or too large to be written out
+  std::optional<double> estimated_seconds = {};  ///< if it was too large
 };
 
-/// Which candidates are weighed: all, or those that may be the best.
-enum class Weigh : std::uint8_t { best, all };
+/// Which candidates are weighed, that is, written out and simulated.
+enum class Weigh : std::uint8_t {
+  best,     ///< those that may be the best, until plans of `steps_to_weigh` steps have been weighed
+  all,      ///< all, however large they are
+  sampled,  ///< none: the programs of a few ranks are all that is known of them
+};
+
+/// Sends, receives, folds, merges and finishes of all ranks: a core weighs so many in some 30 ms. Plans of
+/// 256 ranks, in most of which every rank meets every other, have about as many.
+inline constexpr double steps_to_weigh = 300e3;
 
 struct Choice {
   Plan plan;
   std::string layout;
-  std::vector<Candidate> candidates;  ///< all that there are, in a fixed order
+  std::vector<Candidate> candidates;          ///< all that there are, in a fixed order
+  double predicted_seconds = 0.0;             ///< of the plan
+  std::optional<Simulation> simulation = {};  ///< if it was weighed; else the prediction is an estimate
+  std::vector<int> sampled = {};              ///< if it was not written out: whose programs are
 };
 
 /// Considers the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a
 /// grid: all grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced,
 /// and those before it) and takes the one with the least predicted time, then fewest bytes, then the first.
-/// Deterministic.
-/// @param weigh   does not change what is taken. With Weigh::best, the programs of a few ranks tell how long
-/// each plan takes at least; the most promising are weighed first, and those that are certain to take longer
-/// than the best of them are given up
+/// Deterministic: it counts steps, not seconds, so that all ranks choose the same.
+///
+/// With Weigh::best, the programs of a few ranks tell how long each plan takes at least; the most promising
+/// are weighed first, and those that are certain to take longer than the best of them are given up: what is
+/// taken is what Weigh::all finds. A plan with which more than `steps_to_weigh` would have been weighed is
+/// not: the programs of a few ranks stand for it, and its time is estimated as the geometric mean of what
+/// the slowest of them takes alone and of what they take in lockstep (SampledSeconds;
+/// bench/results/planning.md: how well that chooses). A candidate without rivals is always weighed.
 /// @param reduce  Reduce::native weighs only plans whose states meet in MPI's own reduction; those are not
 /// weighed otherwise
+/// @returns the whole plan
 /// @throws InvalidProblem if none is possible, with the reasons
 [[nodiscard]] Choice choose_plan(Problem const& problem, int ranks, std::string_view strategy,
+                                 std::string_view layout, Machine const& machine = {},
+                                 Reduce reduce = Reduce::p2p, Weigh weigh = Weigh::best);
+
+/// The same choice, but a plan that was not weighed is not written out: Choice::plan has the programs of
+/// Choice::sampled alone (make_plan's `only`).
+[[nodiscard]] Choice select_plan(Problem const& problem, int ranks, std::string_view strategy,
                                  std::string_view layout, Machine const& machine = {},
                                  Reduce reduce = Reduce::p2p, Weigh weigh = Weigh::best);
 

@@ -49,10 +49,18 @@ enum class Record : std::uint8_t { nothing, timeline };
 [[nodiscard]] Simulation simulate(Plan const& plan, Machine const& machine, Record record,
                                   double within = std::numeric_limits<double>::infinity());
 
-/// What the slowest of `ranks` takes for its own program when it never waits for another rank to begin a
-/// round, to compute, or to free a link: no more than `simulate` finds for the plan. Needs their programs
-/// alone.
-/// @throws InvalidProblem if a number of the machine cannot be
-[[nodiscard]] double least_seconds(Plan const& plan, std::span<int const> ranks, Machine const& machine);
+/// What the programs of a few ranks tell of the time that a plan takes.
+struct SampledSeconds {
+  /// What the slowest of them takes when it never waits for another rank to begin a round, to compute, or to
+  /// free a link: no more than `simulate` finds for the plan.
+  double least = 0.0;
+  /// What they take when each round begins for all of them once the slowest is done with the one before: more
+  /// waiting than there is among them, but none for other ranks. An estimate, too low or too high.
+  double lockstep = 0.0;
+};
+
+/// Needs the programs of `ranks` alone. @throws InvalidProblem if a number of the machine cannot be
+[[nodiscard]] SampledSeconds sampled_seconds(Plan const& plan, std::span<int const> ranks,
+                                             Machine const& machine);
 
 }  // namespace plait

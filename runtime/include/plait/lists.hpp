@@ -1,0 +1,31 @@
+// Lists one after the other in two arrays: thousands of ranks, with a few things each.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+namespace plait {
+
+/// Filled in order: values are added to the last list until it ends.
+template <class Value>
+class Lists {
+ public:
+  void add(Value const& value) { values_.push_back(value); }
+  template <class Values>
+  void add_all(Values const& values) {
+    values_.insert(values_.end(), values.begin(), values.end());
+  }
+  void end_list() { ends_.push_back(values_.size()); }
+
+  [[nodiscard]] std::span<Value const> operator[](std::size_t list) const {
+    std::size_t const begin = list == 0 ? 0 : ends_[list - 1];
+    return std::span(values_).subspan(begin, ends_[list] - begin);
+  }
+
+ private:
+  std::vector<Value> values_;
+  std::vector<std::size_t> ends_;  ///< of each list
+};
+
+}  // namespace plait
