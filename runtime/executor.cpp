@@ -54,7 +54,7 @@ void Executor::find_finishing_folds() {
 }
 
 void Executor::prepare(Fold const& step, bool finishes) {
-  auto& prepared = fold_plans_[{step.q, step.kv, finishes}];
+  auto& prepared = fold_plans_[{step.q, step.kv, step.start, finishes}];
   if (prepared) return;
   Shape const& shape = plan_.problem.shape;
   Slice const q = plan_.block(step.q).slice;
@@ -86,12 +86,16 @@ RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
   start_ = start;
   report_ = {};
   steps_.clear();
+  step_is_open_ = false;
   std::size_t next_fold = 0;
   std::size_t next_finish = 0;
   for (std::size_t index = 0; index < program().rounds(); ++index) {
     Round const round = program().round(index);
     bool const moves = !round.sends.empty() || !round.receives.empty();
-    if (moves) transport_.start(exchange(index), memory_.keep_alive());
+    if (moves) {
+      end_step();
+      transport_.start(exchange(index), memory_.keep_alive());
+    }
     for (Fold const& step : round.folds) {
       timed(Event::Kind::fold, index, step.kv, [&] { fold(next_fold++); });
     }
@@ -106,6 +110,7 @@ RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
     if (!round.reductions.empty()) timed(Event::Kind::wait, index, -1, [&] { reduce(index); });
     if (options_.progress) options_.progress(index + 1, program().rounds());
   }
+  end_step();
   transport_.complete("the end of the run");
   device_.synchronize();
   report_.seconds = since_start(Clock::now());
@@ -188,7 +193,7 @@ void Executor::fold(std::size_t index) {
                         .start = step.start,
                         .scale = static_cast<float>(plan_.problem.scale)};
   if (finishes) operands.output = memory_.output(finishing->second.out, finishing->second.into);
-  device_.fold(*fold_plans_.at({step.q, step.kv, finishes}), operands);
+  device_.fold(*fold_plans_.at({step.q, step.kv, step.start, finishes}), operands);
 }
 
 void Executor::merge(Merge const& step) {
@@ -201,15 +206,24 @@ void Executor::finish(Finish const& step) {
 
 template <class Work>
 void Executor::timed(Event::Kind kind, std::size_t round, BlockId block, Work&& work) {
-  std::size_t const begin = device_.mark();
+  auto const waits = [](Event::Kind of) { return of == Event::Kind::wait; };
+  bool const goes_on = step_is_open_ && waits(steps_.back().kind) == waits(kind);
+  if (!goes_on) {
+    end_step();
+    steps_.push_back({.kind = kind,
+                      .rank = rank_,
+                      .round = static_cast<std::uint32_t>(round),
+                      .block = block,
+                      .start_seconds = static_cast<double>(device_.mark())});
+    step_is_open_ = true;
+  }
   work();
-  std::size_t const end = device_.mark();
-  steps_.push_back({.kind = kind,
-                    .rank = rank_,
-                    .round = static_cast<std::uint32_t>(round),
-                    .block = block,
-                    .start_seconds = static_cast<double>(begin),
-                    .end_seconds = static_cast<double>(end)});
+  if (options_.record == Record::timeline) end_step();
+}
+
+void Executor::end_step() {
+  if (!std::exchange(step_is_open_, false)) return;
+  steps_.back().end_seconds = static_cast<double>(device_.mark());
 }
 
 void Executor::report_times() {

@@ -43,9 +43,12 @@ class Executor {
   void fold(std::size_t index);
   void merge(Merge const& step);
   void finish(Finish const& step);
-  /// Runs, or queues, `work` as one event of `kind`, between two marks of the device.
+  /// Runs, or queues, `work` as an event of `kind` between two marks of the device. Without a timeline,
+  /// folds, merges and finishes that follow one another are one event: a mark between two folds would keep a
+  /// GPU from beginning the second while the first one ends.
   template <class Work>
   void timed(Event::Kind kind, std::size_t round, BlockId block, Work&& work);
+  void end_step();
   void report_times();
   void report_flights();
   double since_start(Clock::time_point when) const {
@@ -59,12 +62,13 @@ class Executor {
   AttentionOptions const& options_;
   PlanMemory memory_;
   std::shared_ptr<std::vector<float>> meeting_;  ///< rows of a reduction: this rank's parts, then its result
-  /// By query block, key block, and whether the fold finishes.
-  std::map<std::tuple<BlockId, BlockId, bool>, std::unique_ptr<FoldPlan>> fold_plans_;
+  /// By query block, key block, start, and whether the fold finishes.
+  std::map<std::tuple<BlockId, BlockId, Start, bool>, std::unique_ptr<FoldPlan>> fold_plans_;
   std::map<std::size_t, Finish> finishing_folds_;  ///< index among the folds → what they do besides
   std::set<std::size_t> finished_by_folds_;        ///< indices among the finishes
   Clock::time_point start_;
-  Timeline steps_;  ///< of the run so far; their times are numbers of marks until the end
+  Timeline steps_;             ///< of the run so far; their times are numbers of marks until the end
+  bool step_is_open_ = false;  ///< the last one has no end yet
   RunReport report_;
 };
 

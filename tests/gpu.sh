@@ -4,7 +4,7 @@ set -uo pipefail
 usage() {
   cat <<'HELP'
 usage: bash tests/gpu.sh [--build] [--tests] [--sanitize] [--bench] [--profile] [--scaling] [--out DIR]
-Without a stage: all of them. Builds into build-gpu/; an optional folder .deps/usr is searched for packages first.
+Without a stage: all of them. Builds into build-gpu/ and, for racecheck, build-gpu-race/; an optional folder .deps/usr is searched for packages first.
   --build     configure and build, CUDA on
   --tests     ctest -L gpu
   --sanitize  compute-sanitizer memcheck and racecheck on the folds of small shapes (filter: PLAIT_SANITIZE_FILTER)
@@ -37,16 +37,18 @@ export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin NCCL_SOCKET_IFNAME=lo NCCL_N
 build() {
   local prefix=()
   [[ ! -d .deps/usr ]] || prefix=("-DCMAKE_PREFIX_PATH=$PWD/.deps/usr")
-  cmake -S . -B build-gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DPLAIT_CUDA=ON -DPLAIT_WERROR=OFF "${prefix[@]}" &&
-    cmake --build build-gpu --parallel
+  configure() { cmake -S . -B "$1" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPLAIT_CUDA=ON -DPLAIT_WERROR=OFF "${prefix[@]}" "${@:2}"; }
+  configure build-gpu && cmake --build build-gpu --parallel &&
+    configure build-gpu-race -DPLAIT_RACECHECK=ON && cmake --build build-gpu-race --parallel --target cuda_fold_test
 }
 # shellcheck disable=SC2317
 tests() { OMP_NUM_THREADS=4 ctest --test-dir build-gpu -L gpu --no-tests=error --output-on-failure; }
 # shellcheck disable=SC2317
 sanitize() {
   local tool status=0
-  for tool in memcheck racecheck; do
-    timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 1 build-gpu/tests/cuda_fold_test \
+  declare -A build_of=([memcheck]=build-gpu [racecheck]=build-gpu-race)
+  for tool in "${!build_of[@]}"; do
+    timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 1 "${build_of[$tool]}/tests/cuda_fold_test" \
       --gtest_filter="${PLAIT_SANITIZE_FILTER:-*CudaFold.HeadsInGroupsAndBatches*:*CudaFold.WindowsAndDocuments*:*CudaFold.CarriedFoldsInAnyOrderEqualOneFold*}" || status=1
   done
   return "$status"

@@ -64,7 +64,11 @@ struct Outstanding {
 class NcclTransport : public Transport {
  public:
   NcclTransport(World const& world, cudaStream_t compute) : world_(world), compute_(compute) {
-    PLAIT_CHECK_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    // What moves goes first where a multiprocessor becomes free: folds wait for it, not the other way round.
+    int lowest = 0;
+    int highest = 0;
+    PLAIT_CHECK_CUDA(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    PLAIT_CHECK_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest));
     PLAIT_CHECK_CUDA(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming));
     std::vector<std::uint64_t> const none(static_cast<std::size_t>(world.size()));
     traffic_ = {.sent = none, .received = none};

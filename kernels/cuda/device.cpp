@@ -39,6 +39,7 @@ class CudaFoldPlan : public FoldPlan {
  public:
   CudaFoldPlan(FoldKernel kernel, FoldShape const& shape, KernelTiles const& list)
       : kernel_(kernel),
+        start_(shape.start),
         finishes_(shape.finishes),
         tile_count_(static_cast<std::int32_t>(list.tiles.size())),
         segments_at_(list.tiles.size() * sizeof(Tile)),
@@ -53,6 +54,7 @@ class CudaFoldPlan : public FoldPlan {
   std::string kernel() const override { return kernel_.describe(); }
 
   [[nodiscard]] FoldKernel const& launcher() const { return kernel_; }
+  [[nodiscard]] Start start() const { return start_; }
   [[nodiscard]] bool finishes() const { return finishes_; }
   [[nodiscard]] std::int32_t tile_count() const { return tile_count_; }
   [[nodiscard]] Tile const* tiles() const { return reinterpret_cast<Tile const*>(memory_.data()); }
@@ -62,6 +64,7 @@ class CudaFoldPlan : public FoldPlan {
 
  private:
   FoldKernel kernel_;
+  Start start_;
   bool finishes_;
   std::int32_t tile_count_;
   std::size_t segments_at_;
@@ -122,7 +125,7 @@ class CudaDevice : public Device {
   CudaDevice(CudaDeviceInfo info, CudaOptions const& options) : info_(std::move(info)), options_(options) {
     PLAIT_CUDA(cudaSetDevice(info_.index));
     PLAIT_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-    counters_ = std::make_unique<CudaMemory>(2 * sizeof(std::int32_t));
+    counters_ = std::make_unique<CudaMemory>(4 * sizeof(std::int32_t));
     PLAIT_CUDA(cudaMemset(counters_->data(), 0, counters_->bytes()));
     int bytes = 0;
     PLAIT_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, info_.index));
@@ -150,7 +153,9 @@ class CudaDevice : public Device {
     // Which kernel runs depends on whether the bands leave anything out, not on how rows are tiled.
     TileList const whole = make_tile_list(shape.q, shape.kv, shape.bands, std::max<Index>(shape.q.size(), 1));
     FoldKernel const kernel = choose_fold_kernel(info_, shape, is_banded(whole), options_.kernel);
-    TileList const list = make_tile_list(shape.q, shape.kv, shape.bands, kernel.tile_rows);
+    TileList list = make_tile_list(shape.q, shape.kv, shape.bands, kernel.tile_rows);
+    // A state that is carried and not finished stays as it is where no key is seen.
+    if (shape.start == Start::carried && !shape.finishes) list.unseeing.clear();
     return std::make_unique<CudaFoldPlan>(kernel, shape, make_kernel_tiles(list, kernel.key_block));
   }
 
@@ -160,17 +165,25 @@ class CudaDevice : public Device {
     if (prepared.finishes() != operands.output.has_value()) {
       throw std::logic_error("a fold has an output iff it was prepared to finish");
     }
+    if (prepared.start() != operands.start) {
+      throw std::logic_error("a fold starts as it was prepared to");
+    }
     if (prepared.tile_count() == 0 || operands.q.batch * operands.q.heads == 0) return;
     prepared.launcher().launch(fold_args(prepared, operands), stream_);
+    // Two folds may run at the same time, and not three: they take turns at two pairs of counters.
+    counters_turn_ = 1 - counters_turn_;
+    follows_fold_ = !operands.output;
   }
 
   void merge(StateView from, StateView into, Start start) override {
     use();
+    follows_fold_ = false;
     launch_merge(from, into, start, stream_);
   }
 
   void finish(StateView state, Output const& output) override {
     use();
+    follows_fold_ = false;
     launch_finish(state, output, stream_);
   }
 
@@ -204,6 +217,7 @@ class CudaDevice : public Device {
   void use() const { PLAIT_CUDA(cudaSetDevice(info_.index)); }
 
   FoldArgs fold_args(CudaFoldPlan const& plan, FoldOperands const& operands) const {
+    auto* const counters = reinterpret_cast<std::int32_t*>(counters_->data()) + 2 * counters_turn_;
     FoldArgs args{.tiles = plan.tiles(),
                   .segments = plan.segments(),
                   .tile_count = plan.tile_count(),
@@ -230,8 +244,9 @@ class CudaDevice : public Device {
                   .lse = nullptr,
                   .lse_batch_stride = 0,
                   .lse_head_stride = 0,
-                  .next_item = reinterpret_cast<std::int32_t*>(counters_->data()),
-                  .finished_ctas = reinterpret_cast<std::int32_t*>(counters_->data()) + 1,
+                  .follows_fold = follows_fold_,
+                  .next_item = counters,
+                  .finished_ctas = counters + 1,
                   .heads_at_once = heads_at_once(operands)};
     if (operands.output) {
       args.out = operands.output->out.data;
@@ -259,6 +274,8 @@ class CudaDevice : public Device {
   CudaOptions options_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaMemory> counters_;
+  int counters_turn_ = 0;
+  bool follows_fold_ = false;  ///< the stream's last kernel of ours is a fold that left a state
   Index l2_bytes_ = 0;
   Marks marks_;
 };

@@ -25,13 +25,15 @@ Index cut_of(Slice slice, Index piece, Index pieces) {
 }  // namespace
 
 Index pieces_to_travel(Layout const& kv) {
-  constexpr Index rounds_wanted = 8;
   Index const hops = kv.ranks() - 1;
   if (hops == 0) return 1;
   Index longest = 0;
   for (int rank = 0; rank < kv.ranks(); ++rank) {
     for (Slice const slice : kv.slices(rank)) longest = std::max(longest, slice.size());
   }
+  // Long slices are folded for far longer than they travel: less is to be hidden, and each cut costs folds.
+  constexpr Index long_slice = 8192;
+  Index const rounds_wanted = longest >= long_slice ? 4 : 8;
   return std::max<Index>(1, std::min((rounds_wanted + hops - 1) / hops, longest / least_piece));
 }
 

@@ -165,6 +165,22 @@ TEST_P(CudaFold, CarriedFoldsInAnyOrderEqualOneFold) {
   }
 }
 
+TEST_P(CudaFold, QueuedFoldsKeepTheirOrder) {
+  for (Index const dim : {64, 128, 256}) {
+    for (Index const q_rows : {150, 3000}) {  // fewer tiles than multiprocessors, and more
+      test::check_queued_folds(*device_, dtype(),
+                               {.q_rows = q_rows,
+                                .kv_rows = 3100,
+                                .q_heads = 8,
+                                .kv_heads = 4,
+                                .dim = dim,
+                                .value_dim = dim,
+                                .padding_unit = 8,
+                                .oracle_rows = 20});
+    }
+  }
+}
+
 TEST_P(CudaFold, MergedStatesEqualOneFold) {
   test::check_merged_states(*device_, dtype(), {.q_heads = 2, .dim = 40, .value_dim = 24, .padding_unit = 8});
 }

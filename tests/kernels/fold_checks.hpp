@@ -103,6 +103,57 @@ inline void check_carried_in_any_order(Device& device, DType dtype, Case shape) 
   }
 }
 
+/// Many short folds queued at once, by turns on two states, in opposite orders of the keys: each may begin
+/// while the one before it ends, and none may read a state too early.
+inline void check_queued_folds(Device& device, DType dtype, Case shape) {
+  constexpr Index slices = 24;
+  Tensors tensors(device, dtype, shape, 13);
+  Band causal = full(shape);
+  causal.hi = shape.kv_rows - shape.q_rows;
+  MutableTensorView const q = tensors.q.on(device);
+  std::vector<Slice> keys;
+  std::vector<std::unique_ptr<FoldPlan>> first_plans;
+  std::vector<std::unique_ptr<FoldPlan>> plans;
+  for (Index slice = 0; slice < slices; ++slice) {
+    keys.push_back({slice * shape.kv_rows / slices, (slice + 1) * shape.kv_rows / slices});
+    for (Start const start : {Start::identity, Start::carried}) {
+      (start == Start::identity ? first_plans : plans)
+          .push_back(device.prepare({.q = {0, q.rows},
+                                     .kv = keys.back(),
+                                     .bands = std::span(&causal, 1),
+                                     .dtype = dtype,
+                                     .head_dim = shape.dim,
+                                     .value_dim = shape.value_dim,
+                                     .start = start,
+                                     .finishes = false}));
+    }
+  }
+  GuardedState up(device, shape);
+  GuardedState down(device, shape);
+  MutableTensorView const k = tensors.k.on(device);
+  MutableTensorView const v = tensors.v.on(device);
+  std::vector<float> first;
+  for (int repeat = 0; repeat < 4; ++repeat) {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      for (auto const& [state, at] : {std::pair{up.view(), i}, {down.view(), keys.size() - 1 - i}}) {
+        device.fold(*(i == 0 ? first_plans : plans)[at], {.q = q,
+                                                          .k = k.rows_of(keys[at]),
+                                                          .v = v.rows_of(keys[at]),
+                                                          .state = state,
+                                                          .start = i == 0 ? Start::identity : Start::carried,
+                                                          .scale = tensors.scale});
+      }
+    }
+    for (GuardedState const& state : {std::cref(up), std::cref(down)}) {
+      device.finish(state.view(), tensors.output(device));
+      expect_oracle(device, shape, tensors, [&](Index row, Index key) { return key - row <= causal.hi; });
+      state.expect_guarded();
+    }
+    if (repeat == 0) first = up.floats();
+    expect_same_bits(first, up.floats());
+  }
+}
+
 inline void check_merged_states(Device& device, DType dtype, Case shape) {
   shape.q_rows = 90;
   shape.kv_rows = 200;

@@ -48,6 +48,8 @@ class DeviceArray {
   T* data_ = nullptr;
 };
 
+constexpr int warps_released = 5;
+
 /// Small whole numbers: products and sums of them are exact in fp32, so results are compared exactly.
 std::vector<Element> whole_numbers(std::size_t count, unsigned seed) {
   std::mt19937 random(seed);
@@ -81,6 +83,7 @@ __device__ Tiles<Dim>& load_tiles(CUtensorMap const& a, CUtensorMap const& b, in
   if (threadIdx.x == 0) {
     barrier_init(tiles.full, 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    tma_prefetch(&a, 0, row, 0, 0);  // may only be faster
     barrier_expect(tiles.full, sizeof tiles.a + sizeof tiles.b);
     for (int chunk = 0; chunk < Dim / chunk_dims; ++chunk) {
       tma_load(&a, tiles.a[chunk], chunk * chunk_dims, row, 0, 0, tiles.full);
@@ -357,6 +360,62 @@ TEST_F(HopperTile, NamedBarriersKeepTheOrderOfTurns) {
   PLAIT_CUDA(cudaGetLastError());
   std::vector<int> const found = order.fetch();
   for (int i = 0; i < 2 * turns; ++i) ASSERT_EQ(found[static_cast<std::size_t>(i)], i);
+}
+
+/// Each of the first warps writes its number and releases once; the last warp waits for all of them.
+__global__ void release_warps(int* seen) {
+  __shared__ Barrier done;
+  __shared__ int numbers[warps_released * 32];
+  if (threadIdx.x == 0) {
+    barrier_init(done, warps_released * release_arrivals);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  if (static_cast<int>(threadIdx.x) < warps_released * 32) {
+    __nanosleep(threadIdx.x / 32 * 2000);
+    numbers[threadIdx.x] = static_cast<int>(threadIdx.x) + 1;
+    release(done);
+  } else {
+    barrier_wait(done, 0);
+    for (int i = static_cast<int>(threadIdx.x) % 32; i < warps_released * 32; i += 32) seen[i] = numbers[i];
+  }
+}
+
+TEST_F(HopperTile, ReleaseArrivesOncePerWarpAfterItsWrites) {
+  DeviceArray<int> seen(std::vector<int>(std::size_t{warps_released} * 32, 0));
+  release_warps<<<1, (warps_released + 1) * 32>>>(seen.data());
+  PLAIT_CUDA(cudaGetLastError());
+  std::vector<int> const found = seen.fetch();
+  for (int i = 0; i < warps_released * 32; ++i) EXPECT_EQ(found[static_cast<std::size_t>(i)], i + 1);
+}
+
+/// What a launch reads after the earlier one has ended is what that one wrote, however early it began.
+__global__ void append_digit(int digit, int* number) {
+  await_earlier_launch();
+  allow_next_launch();
+  int const before = number[blockIdx.x];
+  __nanosleep(blockIdx.x * 3000);  // blocks end at different times
+  if (threadIdx.x == 0) number[blockIdx.x] = before * 3 + digit;
+}
+
+TEST_F(HopperTile, LaunchesThatOverlapSeeWhatEarlierOnesWrote) {
+  constexpr unsigned blocks = 16;
+  DeviceArray<int> numbers(std::vector<int>(blocks, 1));
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = blocks;
+  launch.blockDim = 32;
+  launch.attrs = &overlap;
+  launch.numAttrs = 1;
+  int expected = 1;
+  for (int i = 0; i < 15; ++i) {
+    PLAIT_CUDA(cudaLaunchKernelEx(&launch, append_digit, i % 3, numbers.data()));
+    expected = expected * 3 + i % 3;
+  }
+  PLAIT_CUDA(cudaDeviceSynchronize());
+  for (int const number : numbers.fetch()) EXPECT_EQ(number, expected);
 }
 
 __global__ void exponentials(float const* x, float* y, int count) {

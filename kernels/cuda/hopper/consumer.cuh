@@ -34,6 +34,9 @@ class Consumer {
     first_step(rows);
     for (;;) {
       other_steps(rows);
+      Sums carried;
+      if constexpr (!C::stages_rows)
+        carried = rows_.carried_sums(current());  // while the last values are added
       Sums next;
       bool const more = find_work();
       if (more) {
@@ -41,15 +44,16 @@ class Consumer {
       } else {
         last_step(rows);
       }
-      rows_.leave(current(), rows);
+      rows_.leave(current(), rows, carried);
       if (!more) break;
       begin(rows, next);
     }
   }
 
   static __device__ __forceinline__ Shared<C>& shared() { return shared_memory<C>(); }
-  /// Named barrier 0 is __syncthreads'.
-  static __device__ __forceinline__ int turn_barrier(int warpgroup) { return 1 + warpgroup; }
+  static __device__ __forceinline__ int turn_barrier(int warpgroup) {
+    return NamedBarrier<C>::turn + warpgroup;
+  }
   __device__ __forceinline__ void await_turn() const {
     if constexpr (C::ping_pong) named_sync(turn_barrier(warpgroup_), turn_threads);
   }
@@ -100,7 +104,6 @@ class Consumer {
   __device__ __forceinline__ void first_step(Rows<C>& rows) {
     float s[Rows<C>::score_count];
     Sums sums;
-    rows_.load_sums(found(), sums);
     await_operands();
     wgmma_fence();
     multiply_scores(s);
@@ -112,9 +115,20 @@ class Consumer {
 
   /// From the second block of the tile on: what is to be done with a block is looked up once per segment.
   __device__ __forceinline__ void other_steps(Rows<C>& rows) {
+    bool const idle =
+        C::warpgroups > 2 && uniform(current().tile.row_begin + 64 * warpgroup_ >= current().tile.row_end);
     for (;;) {
-      if (masked_) {
-        for (; left_ > 0; --left_) step<true>(rows);
+      if (idle) {
+        for (; left_ > 0; --left_) pass_by();
+      } else if (masked_) {
+        for (; left_ > 0; --left_) {
+          barrier_wait(shared().k_full[k_.stage()], k_.parity());
+          if (uniform(sees_nothing())) {
+            leave_out(rows);
+          } else {
+            step<true>(rows);
+          }
+        }
       } else {
         for (; left_ > 0; --left_) step<false>(rows);
       }
@@ -122,6 +136,39 @@ class Consumer {
       barrier_wait(shared().k_full[k_.stage()], k_.parity());
       enter_segment();
     }
+  }
+  /// Whether this warpgroup's rows see no key of the block, of a masked segment, whose scores come next.
+  [[nodiscard]] __device__ __forceinline__ bool sees_nothing() const {
+    Segment const& segment = block().segment;
+    int const first_row = current().tile.row_begin + 64 * warpgroup_;
+    int const row_begin = max(first_row, segment.row_begin);
+    int const row_end = min(first_row + 64, segment.row_end);
+    int const key_begin = max(block().key, segment.begin);
+    int const key_end = min(block().key + C::key_block, segment.end);
+    return row_begin >= row_end || key_begin >= key_end || key_end - row_begin <= segment.lo ||
+           key_begin - row_end >= segment.hi;
+  }
+  /// A step without scores: the next block's weights are 0.
+  __device__ __forceinline__ void leave_out(Rows<C>& rows) {
+    await_turn();
+    pin(rows.p);
+    pin(rows.o);
+    add_values(rows);
+    pass_turn();
+    release_keys();
+    take_values(rows);
+    clear(rows.p);
+  }
+  /// A step of a warpgroup whose rows all lie beyond the tile's end: it takes its turn, and gives back what
+  /// was loaded.
+  __device__ __forceinline__ void pass_by() {
+    barrier_wait(shared().k_full[k_.stage()], k_.parity());
+    await_turn();
+    pass_turn();
+    auto const values = k_.back(1);
+    barrier_wait(shared().v_full[values.stage()], values.parity());
+    release(shared().v_empty[values.stage()]);
+    release_keys();
   }
   /// The block whose scores come next begins a segment.
   __device__ __forceinline__ void enter_segment() {
@@ -143,14 +190,13 @@ class Consumer {
     bool const rescales = weigh<Masked>(s, rows.m, rows.l, rescale, scale());
     take_values(rows);
     round_weights<C>(s, rows);
-    if (rescales) scale_values(rows, rescale);
+    if (rescales) scale_values<C>(rows, rescale);
   }
 
   /// From one tile to the next: scores and weights of the next one's first block, while the values of this
   /// one's last block are added.
   __device__ __forceinline__ void turn_step(Rows<C>& rows, Sums& next) {
     float s[Rows<C>::score_count];
-    rows_.load_sums(found(), next);  // on its way while the scores are computed
     await_operands();
     multiply_both(s, rows);
     weigh_first<1>(s, next);
@@ -167,7 +213,7 @@ class Consumer {
       rows.m[i] = sums.m[i];
       rows.l[i] = sums.l[i];
     }
-    rows_.enter(current(), sums);
+    rows_.enter(current());
 #pragma unroll
     for (int e = 0; e < Rows<C>::value_count; ++e) rows.o[e] = 0.0f;
   }
@@ -200,7 +246,7 @@ class Consumer {
       for (int at = Place::lane(); at < 16 * chunk_dims / 2; at += 32) pairs[at] = (pairs[at] & keep) ^ flip;
     }
     ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
-    named_sync(1 + C::warpgroups + warpgroup_, warpgroup_threads);
+    named_sync(NamedBarrier<C>::own + warpgroup_, warpgroup_threads);
   }
   [[nodiscard]] __device__ __forceinline__ float scale() const {
     return args_.scale_log2 == 0.0f ? 1.0f : fabsf(args_.scale_log2);
@@ -215,6 +261,9 @@ class Consumer {
   __device__ __forceinline__ void take_scores(float (&s)[Rows<C>::score_count]) {
     wgmma_wait<Pending>();
     pin(s);
+    release_keys();
+  }
+  __device__ __forceinline__ void release_keys() {
     release(shared().k_empty[k_.stage()]);
     k_.advance();
     if (last_ && left_ == 1) release(shared().q_empty[warpgroup_]);
@@ -267,10 +316,6 @@ class Consumer {
     wgmma_fence();
     multiply_add<Element, C::value_dim, C::key_block>(rows.o, rows.p, v);
     wgmma_commit();
-  }
-  __device__ __forceinline__ void scale_values(Rows<C>& rows, float const (&rescale)[2]) const {
-#pragma unroll
-    for (int e = 0; e < Rows<C>::value_count; ++e) rows.o[e] *= rescale[e / 2 % 2];
   }
   FoldArgs const& args_;
   int warpgroup_;

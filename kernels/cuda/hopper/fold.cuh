@@ -16,21 +16,20 @@ namespace plait::cuda::hopper {
 
 template <class C>
 __device__ __forceinline__ void init_barriers(Shared<C>& shared) {
-  constexpr int warps = 4 * C::warpgroups;
+  constexpr int releases_of_one = 4 * release_arrivals;  // by the warps of a warpgroup
+  constexpr int releases = C::warpgroups * releases_of_one;
   for (int warpgroup = 0; warpgroup < C::warpgroups; ++warpgroup) {
     barrier_init(shared.q_full[warpgroup], 1);
-    barrier_init(shared.q_empty[warpgroup], 4);
-    barrier_init(shared.rows_wanted[warpgroup], 1);
+    barrier_init(shared.q_empty[warpgroup], releases_of_one);
     barrier_init(shared.rows_full[warpgroup], 1);
-    barrier_init(shared.rows_done[warpgroup], 4);
   }
   for (int stage = 0; stage < C::stages; ++stage) {
     barrier_init(shared.k_full[stage], 1);
-    barrier_init(shared.k_empty[stage], warps);
+    barrier_init(shared.k_empty[stage], releases);
     barrier_init(shared.v_full[stage], 1);
-    barrier_init(shared.v_empty[stage], warps);
+    barrier_init(shared.v_empty[stage], releases);
     barrier_init(shared.work_full[stage], 1);
-    barrier_init(shared.work_empty[stage], warps);
+    barrier_init(shared.work_empty[stage], releases);
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -45,7 +44,7 @@ __global__ void __launch_bounds__(C::threads, 1)
     int const warp = static_cast<int>(threadIdx.x) / 32;
     if (threadIdx.x == 0) Producer<C>(args, maps).run();
     if constexpr (C::stages_rows) {
-      bool const moves = maps.moves_rows && warp > 0 && warp <= C::warpgroups && threadIdx.x % 32 == 0;
+      bool const moves = maps.moves_rows && warp > 0 && warp <= C::warpgroups;
       if (moves) RowMover<C>(args, maps, warp - 1).run();
     }
   } else {

@@ -110,9 +110,17 @@ void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t 
     return count;
   }();
   int const items = args.tile_count * args.batch * args.q_heads;
-  fold_kernel<C>
-      <<<static_cast<unsigned>(std::min(multiprocessors, items)), C::threads, bytes, stream>>>(args, maps);
-  PLAIT_CUDA(cudaGetLastError());
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = static_cast<unsigned>(std::min(multiprocessors, items));
+  launch.blockDim = C::threads;
+  launch.dynamicSmemBytes = bytes;
+  launch.stream = stream;
+  launch.attrs = &overlap;
+  launch.numAttrs = args.follows_fold ? 1 : 0;
+  PLAIT_CUDA(cudaLaunchKernelEx(&launch, fold_kernel<C>, args, maps));
 }
 
 template <DType dtype, int head_dim, int value_dim, bool banded>

@@ -1,7 +1,6 @@
 // How a warpgroup reaches its rows outside: the state that a tile carries, the state or the output it leaves.
 #pragma once
 
-#include "../finish.cuh"
 #include "softmax.cuh"
 
 namespace plait::cuda::hopper {
@@ -38,24 +37,25 @@ class RowAccess {
     return first_row + warpgroup_ * 64 + Place::row();
   }
 
-  __device__ __forceinline__ void load_sums(Work const& work, Sums& sums) const {
+  /// m and l of the state that the tile carries, or the identity's. From here on the launch before this one
+  /// has ended: nothing that it may read or write is touched earlier.
+  [[nodiscard]] __device__ __forceinline__ Sums carried_sums(Work const& work) const {
+    await_earlier_launch();
+    allow_next_launch();
+    Sums sums;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       int const row = row_of(work.tile.row_begin) + 8 * i;
-      bool const reads = args_.carried && row < work.tile.row_end;
+      if (!args_.carried || row >= work.tile.row_end) continue;
       std::int64_t const at = state_row(args_, work, row);
-      sums.m[i] = reads ? args_.m[at] : minus_infinity;
-      sums.l[i] = reads && Place::quad_lane() == 0 ? args_.l[at] : 0.0f;  // one lane of the quad has the sum
-      sums.carried_m[i] = sums.m[i];
+      sums.m[i] = args_.m[at];
+      sums.l[i] = args_.l[at];
     }
+    return sums;
   }
 
-  /// What leave() will need of the state is kept, or asked for.
-  __device__ __forceinline__ void enter(Work const& work, Sums const& sums) const {
-    if (args_.carried && Place::quad_lane() == 0) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) carried_m(i) = sums.carried_m[i];
-    }
+  /// What leave() will need of O is asked for.
+  __device__ __forceinline__ void enter(Work const& work) const {
     if constexpr (C::stages_rows) {
       if (is_staged(work.tile)) {
         ask_for({work.tile.row_begin + 64 * warpgroup_, work.head, work.batch});
@@ -70,14 +70,19 @@ class RowAccess {
   }
 
   /// The tile's rows, with what they carry, become state or output.
-  __device__ __forceinline__ void leave(Work const& work, Rows<C>& rows) {
+  __device__ __forceinline__ void leave(Work const& work, Rows<C>& rows, Sums carried) {
     float l[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) l[i] = quad_sum(rows.l[i]);
     if constexpr (C::stages_rows) {
-      if (is_staged(work.tile)) return leave_staged(work, rows, l);
+      if (is_staged(work.tile)) return leave_staged(rows, l);
+      carried = carried_sums(work);
     }
-    if (args_.carried) add_carried(work, rows);
+    if (args_.carried) {
+      float factors[2];
+      join(rows, l, carried, factors);
+      add_carried(work, rows, factors);
+    }
     if (args_.finishes) {
       store_lse(work, rows, l);
       store_output(work, rows, l);
@@ -87,34 +92,17 @@ class RowAccess {
     }
   }
 
-  /// A tile that sees no key: its state, which is carried or the identity, as state or as output.
+  /// A tile that sees no key: its state, which is carried or the identity, as state or as output. Several
+  /// rows at a time, since each waits for device memory.
   __device__ __forceinline__ void settle(Work const& work) const {
+    constexpr int rows_at_once = C::value_dim > 128  ? 2
+                                 : C::warpgroups > 2 ? 4
+                                                     : 8;  // by what registers are free
+    await_earlier_launch();
     int const first = work.tile.row_begin + warpgroup_ * 64 + Place::warp_row();
     int const end = min(first + 16, work.tile.row_end);
-    int const lane = Place::lane();
 #pragma unroll 1
-    for (int row = first; row < end; ++row) {
-      std::int64_t const at = state_row(args_, work, row);
-      float const m = args_.carried ? args_.m[at] : minus_infinity;
-      float const l = args_.carried ? args_.l[at] : 0.0f;
-      float const reciprocal = __frcp_rn(l);
-      if (lane == 0 && args_.finishes) write_lse(work, row, m, l);
-      if (lane == 0 && !args_.finishes) {
-        args_.m[at] = m;
-        args_.l[at] = l;
-      }
-#pragma unroll 1
-      for (int column = lane * 2; column < args_.value_dim; column += 64) {
-        float* const o = args_.o + at * args_.value_dim + column;
-        float2 const pair = args_.carried ? *reinterpret_cast<float2 const*>(o) : float2{0.0f, 0.0f};
-        if (args_.finishes) {
-          *reinterpret_cast<std::uint32_t*>(out_row(work, row) + column) =
-              pack<Element>(finished(pair.x, l, reciprocal), finished(pair.y, l, reciprocal));
-        } else {
-          *reinterpret_cast<float2*>(o) = pair;
-        }
-      }
-    }
+    for (int row = first; row < end; row += rows_at_once) settle_rows<rows_at_once>(work, row, end);
   }
 
  private:
@@ -123,50 +111,110 @@ class RowAccess {
   static __device__ __forceinline__ Shared<C>& shared() {
     return shared_memory<C>();
   }
-  [[nodiscard]] __device__ __forceinline__ float& carried_m(int i) const {
-    return shared().carried_m[warpgroup_][Place::row() + 8 * i];
-  }
 
+  /// Rows [first, first + Count), as far as they lie below `end`.
+  template <int Count>
+  __device__ __forceinline__ void settle_rows(Work const& work, int first, int end) const {
+    int const lane = Place::lane();
+    float l[Count];
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      std::int64_t const at = state_row(args_, work, min(first + i, end - 1));
+      float const m = args_.carried ? args_.m[at] : minus_infinity;
+      l[i] = args_.carried ? args_.l[at] : 0.0f;
+      if (lane != 0 || first + i >= end) continue;
+      if (args_.finishes) {
+        write_lse(args_, work.batch, work.head, first + i, m, l[i]);
+      } else {
+        args_.m[at] = m;
+        args_.l[at] = l[i];
+      }
+    }
+#pragma unroll 1
+    for (int column = lane * 2; column < args_.value_dim; column += 64) {
+      float2 pairs[Count];
+#pragma unroll
+      for (int i = 0; i < Count; ++i) {
+        std::int64_t const at = state_row(args_, work, min(first + i, end - 1));
+        pairs[i] = args_.carried ? *reinterpret_cast<float2 const*>(args_.o + at * args_.value_dim + column)
+                                 : float2{0.0f, 0.0f};
+      }
+#pragma unroll
+      for (int i = 0; i < Count; ++i) {
+        int const row = first + i;
+        if (row >= end) continue;
+        if (args_.finishes) {
+          float const reciprocal = __frcp_rn(l[i]);
+          *reinterpret_cast<std::uint32_t*>(out_row(work, row) + column) =
+              pack<Element>(finished(pairs[i].x, l[i], reciprocal), finished(pairs[i].y, l[i], reciprocal));
+        } else {
+          *reinterpret_cast<float2*>(args_.o + state_row(args_, work, row) * args_.value_dim + column) =
+              pairs[i];
+        }
+      }
+    }
+  }
   [[nodiscard]] __device__ __forceinline__ bool is_staged(Tile const& tile) const {
     return moves_rows_ && is_box(args_, tile, warpgroup_);
   }
   __device__ __forceinline__ void ask_for(RowBox box) const {
-    if (Place::thread() != 0) return;
-    shared().wanted[warpgroup_] = box;
-    barrier_arrive(shared().rows_wanted[warpgroup_]);
+    if (Place::thread() == 0) shared().wanted[warpgroup_] = box;
+    __syncwarp();
+    named_arrive(NamedBarrier<C>::rows_wanted + warpgroup_, NamedBarrier<C>::row_threads);
   }
 
-  __device__ __forceinline__ void leave_staged(Work const& work, Rows<C>& rows, float const (&l)[2]) {
-    if (args_.finishes) {
-      store_lse(work, rows, l);
-    } else {
-      store_sums(work, rows, l);
-    }
+  __device__ __forceinline__ void leave_staged(Rows<C>& rows, float (&l)[2]) {
+    RowSums& sums = shared().sums[warpgroup_];
+    int const row = Place::row();
+    float factors[2] = {};
     barrier_wait(shared().rows_full[warpgroup_], stage_.parity());
     stage_.advance();
-    if (args_.touches_state()) exchange(rows);
+    if (args_.carried) {
+      join(rows, l, {.m = {sums.m[row], sums.m[row + 8]}, .l = {sums.l[row], sums.l[row + 8]}}, factors);
+      __syncwarp();
+    }
+    if (Place::quad_lane() == 0) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        sums.m[row + 8 * i] = rows.m[i];
+        sums.l[row + 8 * i] = l[i];
+      }
+    }
+    if (args_.touches_state()) exchange(rows, factors);
     if (args_.finishes) {
       // Output takes the place of rows that other warps may still be reading.
-      if (args_.carried) named_sync(1 + C::warpgroups + warpgroup_, warpgroup_threads);
+      if (args_.carried) named_sync(NamedBarrier<C>::own + warpgroup_, warpgroup_threads);
       stage_output(rows, l);
     }
     ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
-    release(shared().rows_done[warpgroup_]);
+    named_arrive(NamedBarrier<C>::rows_done + warpgroup_, NamedBarrier<C>::row_threads);
   }
 
-  /// By what the O that row i carries is multiplied.
-  [[nodiscard]] __device__ __forceinline__ float factor(Rows<C> const& rows, int i) const {
-    float const before = carried_m(i);
-    return before == minus_infinity ? 0.0f : fast_exp2(before - rows.m[i]);
+  /// The carried sums join the tile's own: m and l are then both's. @param factors  by what the carried O is
+  /// to be multiplied. Own m, if it is not much smaller, stays: then own O does too.
+  __device__ __forceinline__ void join(Rows<C>& rows, float (&l)[2], Sums const& carried,
+                                       float (&factors)[2]) const {
+    bool const grows = carried.m[0] > rows.m[0] + lazy_exponents || carried.m[1] > rows.m[1] + lazy_exponents;
+    if (__any_sync(0xffffffffu, grows)) {
+      float own[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float const high = fmaxf(rows.m[i], carried.m[i]);
+        own[i] = rows.m[i] == minus_infinity ? 0.0f : fast_exp2(rows.m[i] - high);
+        rows.m[i] = high;
+        l[i] *= own[i];
+      }
+      scale_values<C>(rows, own);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      factors[i] = carried.m[i] == minus_infinity ? 0.0f : fast_exp2(carried.m[i] - rows.m[i]);
+      l[i] = fmaf(carried.l[i], factors[i], l[i]);
+    }
   }
 
   /// Adds what the tile carries from the stage, and leaves the sum there if it is to be state again.
-  __device__ __forceinline__ void exchange(Rows<C>& rows) const {
-    float factors[2] = {};
-    if (args_.carried) {
-      factors[0] = factor(rows, 0);
-      factors[1] = factor(rows, 1);
-    }
+  __device__ __forceinline__ void exchange(Rows<C>& rows, float const (&factors)[2]) const {
     auto const row = static_cast<unsigned>(Place::row());
     auto const quad_lane = static_cast<unsigned>(Place::quad_lane());
 #pragma unroll
@@ -241,8 +289,8 @@ class RowAccess {
       }
     }
   }
-  __device__ __forceinline__ void add_carried(Work const& work, Rows<C>& rows) const {
-    float const factors[2] = {factor(rows, 0), factor(rows, 1)};
+  __device__ __forceinline__ void add_carried(Work const& work, Rows<C>& rows,
+                                              float const (&factors)[2]) const {
     for_each_pair(work, rows, [&](int i, float* mine, float2 const* at) {
       float2 const pair = *at;
       mine[0] = fmaf(pair.x, factors[i], mine[0]);
@@ -264,11 +312,6 @@ class RowAccess {
     }
   }
 
-  __device__ __forceinline__ void write_lse(Work const& work, int row, float m, float l) const {
-    if (args_.lse == nullptr) return;
-    args_.lse[work.batch * args_.lse_batch_stride + work.head * args_.lse_head_stride + row] =
-        l == 0.0f ? minus_infinity : natural_lse(m, l);
-  }
   [[nodiscard]] __device__ __forceinline__ Element* out_row(Work const& work, int row) const {
     return static_cast<Element*>(args_.out) + work.batch * args_.out_batch_stride +
            row * args_.out_row_stride + work.head * args_.out_head_stride;
@@ -280,7 +323,7 @@ class RowAccess {
     int const own = Place::quad_lane();
     int const row = row_of(work.tile.row_begin) + 8 * own;
     if (own < 2 && row < work.tile.row_end) {
-      write_lse(work, row, own == 0 ? rows.m[0] : rows.m[1], own == 0 ? l[0] : l[1]);
+      write_lse(args_, work.batch, work.head, row, own == 0 ? rows.m[0] : rows.m[1], own == 0 ? l[0] : l[1]);
     }
   }
 

@@ -5,7 +5,7 @@
 
 namespace plait::cuda::hopper {
 
-/// One thread for each consumer warpgroup. While the warpgroup computes a tile, the O that the tile carries
+/// One warp for each consumer warpgroup. While the warpgroup computes a tile, the O that the tile carries
 /// comes to shared memory; there the warpgroup leaves its new O, or its output, which goes away while the
 /// next tile is computed. So the warpgroup meets neither device memory's latency nor its own scattered
 /// stores.
@@ -16,24 +16,44 @@ class RowMover {
       : args_(args), maps_(maps), warpgroup_(warpgroup) {}
 
   __device__ __forceinline__ void run() {
+    await_earlier_launch();
+    allow_next_launch();
     for (;;) {
-      barrier_wait_long(shared().rows_wanted[warpgroup_], turn_.parity());
+      named_sync(NamedBarrier<C>::rows_wanted + warpgroup_, NamedBarrier<C>::row_threads);
       RowBox const box = shared().wanted[warpgroup_];
       if (box.row < 0) break;
       bring(box);
-      barrier_wait_long(shared().rows_done[warpgroup_], turn_.parity());
+      named_sync(NamedBarrier<C>::rows_done + warpgroup_, NamedBarrier<C>::row_threads);
       take_away(box);
-      turn_.advance();
     }
-    tma_store_wait();
+    if (lane() == 0) tma_store_wait();
   }
 
  private:
   static __device__ __forceinline__ Shared<C>& shared() { return shared_memory<C>(); }
 
+  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x % 32); }
+
   __device__ __forceinline__ void bring(RowBox const& box) const {
     Barrier& full = shared().rows_full[warpgroup_];
-    if (!args_.carried) return barrier_arrive(full);
+    if (args_.carried) {
+      for_each_row(box, [&](int row, RowSums& sums, int at) {
+        std::int64_t const place = state_row(args_, box.batch, box.head, row);
+        sums.m[at] = row < args_.rows ? args_.m[place] : minus_infinity;
+        sums.l[at] = row < args_.rows ? args_.l[place] : 0.0f;
+      });
+    }
+    __syncwarp();
+    if (lane() == 0) {
+      if (args_.carried) {
+        bring_values(box, full);
+      } else {
+        barrier_arrive(full);
+      }
+    }
+    __syncwarp();
+  }
+  __device__ __forceinline__ void bring_values(RowBox const& box, Barrier& full) const {
     auto& o = shared().stage.o[warpgroup_];
     barrier_expect(full, sizeof o);
 #pragma unroll 1
@@ -43,6 +63,22 @@ class RowMover {
   }
 
   __device__ __forceinline__ void take_away(RowBox const& box) const {
+    if (lane() == 0) send_values(box);
+    __syncwarp();
+    for_each_row(box, [&](int row, RowSums const& sums, int at) {
+      if (row >= args_.rows) return;
+      if (args_.finishes) {
+        write_lse(args_, box.batch, box.head, row, sums.m[at], sums.l[at]);
+      } else {
+        std::int64_t const place = state_row(args_, box.batch, box.head, row);
+        args_.m[place] = sums.m[at];
+        args_.l[place] = sums.l[at];
+      }
+    });
+    if (lane() == 0) tma_store_read();
+    __syncwarp();
+  }
+  __device__ __forceinline__ void send_values(RowBox const& box) const {
     if (args_.finishes) {
 #pragma unroll 1
       for (int chunk = 0; chunk < C::value_dim / chunk_dims; ++chunk) {
@@ -56,13 +92,17 @@ class RowMover {
                   box.plane(args_));
       }
     }
-    tma_store_read();
+  }
+  /// Calls `use(row, sums, the row's place among the sums)` for each of this lane's rows.
+  template <class Use>
+  __device__ __forceinline__ void for_each_row(RowBox const& box, Use&& use) const {
+#pragma unroll 1
+    for (int at = lane(); at < 64; at += 32) use(box.row + at, shared().sums[warpgroup_], at);
   }
 
   FoldArgs const& args_;
   Maps const& maps_;
   int warpgroup_;
-  Ring<1> turn_;
 };
 
 }  // namespace plait::cuda::hopper

@@ -3,11 +3,13 @@
 
 #include <cuda.h>
 
+#include "../finish.cuh"
 #include "../fold_args.hpp"
 #include "tile.cuh"
 
 namespace plait::cuda::hopper {
 
+constexpr float minus_infinity = -__builtin_huge_valf();
 constexpr int largest_shared_bytes = 227 * 1024;
 /// Columns of fp32 in a row of the staged state: 128 bytes.
 constexpr int state_columns = 32;
@@ -75,6 +77,11 @@ template <class C>
 struct alignas(1024) RowStage {
   float o[C::warpgroups][C::state_chunks][64][state_columns];
 };
+/// And their m and l.
+struct RowSums {
+  float m[64];
+  float l[64];
+};
 struct NoRowStage {};
 
 template <class C>
@@ -83,9 +90,9 @@ struct alignas(1024) Shared {
   typename C::Element k[C::stages][C::head_dim / chunk_dims][C::key_block][chunk_dims];
   typename C::Element v[C::stages][C::value_dim / chunk_dims][C::key_block][chunk_dims];
   std::conditional_t<C::stages_rows, RowStage<C>, NoRowStage> stage;
-  float carried_m[C::warpgroups][64];
   Barrier q_full[C::warpgroups], q_empty[C::warpgroups];
-  Barrier rows_wanted[C::warpgroups], rows_full[C::warpgroups], rows_done[C::warpgroups];
+  Barrier rows_full[C::warpgroups];
+  RowSums sums[C::warpgroups];
   RowBox wanted[C::warpgroups];
   Barrier k_full[C::stages], k_empty[C::stages];
   Barrier v_full[C::stages], v_empty[C::stages];
@@ -101,6 +108,19 @@ __device__ __forceinline__ Shared<C>& shared_memory() {
   extern __shared__ __align__(1024) unsigned char memory[];
   return *reinterpret_cast<Shared<C>*>(memory);
 }
+
+/// Which named barrier serves what; 0 is __syncthreads'. A thread that waits at one is not scheduled, where
+/// one that waits for an mbarrier polls it.
+template <class C>
+struct NamedBarrier {
+  static constexpr int turn = 1;                           ///< a warpgroup's turn at the tensor cores
+  static constexpr int own = turn + C::warpgroups;         ///< a warpgroup by itself
+  static constexpr int rows_wanted = own + C::warpgroups;  ///< from a warpgroup to its row mover
+  static constexpr int rows_done = rows_wanted + C::warpgroups;
+  static_assert(rows_done + C::warpgroups <= 16);
+  /// A warpgroup, and the warp that moves its rows.
+  static constexpr int row_threads = warpgroup_threads + 32;
+};
 
 /// A box of 64 columns of a warpgroup's output in its stage.
 template <class C>
@@ -125,9 +145,20 @@ __device__ __forceinline__ bool is_box(FoldArgs const& args, Tile const& tile, i
   return tile.row_begin + 64 * (warpgroup + 1) <= tile.row_end || tile.row_end == args.rows;
 }
 
-/// The index of a row of a work's head among the rows of the state.
+/// Writes a finished row's lse, if it is asked for.
+__device__ __forceinline__ void write_lse(FoldArgs const& args, int batch, int head, int row, float m,
+                                          float l) {
+  if (args.lse == nullptr) return;
+  args.lse[batch * args.lse_batch_stride + head * args.lse_head_stride + row] =
+      l == 0.0f ? minus_infinity : natural_lse(m, l);
+}
+
+/// The index of a row of a head among the rows of the state.
+__device__ __forceinline__ std::int64_t state_row(FoldArgs const& args, int batch, int head, int row) {
+  return (static_cast<std::int64_t>(batch) * args.q_heads + head) * args.rows + row;
+}
 __device__ __forceinline__ std::int64_t state_row(FoldArgs const& args, Work const& work, int row) {
-  return (static_cast<std::int64_t>(work.batch) * args.q_heads + work.head) * args.rows + row;
+  return state_row(args, work.batch, work.head, row);
 }
 
 }  // namespace plait::cuda::hopper

@@ -5,7 +5,6 @@
 
 namespace plait::cuda::hopper {
 
-constexpr float minus_infinity = -__builtin_huge_valf();
 /// A row's reference exponent follows its maximum only when that has grown by more than this: weights stay
 /// below 2^8, and most blocks leave O as it is.
 constexpr float lazy_exponents = 8.0f;
@@ -22,11 +21,10 @@ struct Rows {
   float l[2];  ///< of this thread's columns
 };
 
-/// A tile's m and l after its first block, and the m of the state that it carries.
+/// m and l of this thread's two rows; at first, those of rows that have seen nothing.
 struct Sums {
-  float m[2];
-  float l[2];
-  float carried_m[2];
+  float m[2] = {minus_infinity, minus_infinity};
+  float l[2] = {};
 };
 
 /// A row's keys [begin, end) of a block, counted from this thread's first column, as one bit for each of the
@@ -119,6 +117,12 @@ __device__ __forceinline__ bool weigh(float (&s)[Count], float (&m)[2], float (&
 #pragma unroll
   for (int i = 0; i < 2; ++i) l[i] += sum[i];
   return rescales;
+}
+
+template <class C>
+__device__ __forceinline__ void scale_values(Rows<C>& rows, float const (&factors)[2]) {
+#pragma unroll
+  for (int e = 0; e < Rows<C>::value_count; ++e) rows.o[e] *= factors[e / 2 % 2];
 }
 
 template <class C>

@@ -19,6 +19,14 @@ __device__ __forceinline__ std::uint32_t shared_address(void const* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// --- what is the same for the whole warp, which the compiler cannot see
+// It matters: a descriptor that may differ between lanes costs two instructions more at each wgmma, and after
+// a branch that lanes may take differently every descriptor is one.
+
+__device__ __forceinline__ bool uniform(bool condition) {
+  return __any_sync(0xffffffffu, condition) != 0;
+}
+
 // --- mbarriers: a stage of shared memory is full, or empty again
 
 using Barrier = std::uint64_t;
@@ -29,9 +37,17 @@ __device__ __forceinline__ void barrier_init(Barrier& barrier, int arrivals) {
 __device__ __forceinline__ void barrier_arrive(Barrier& barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
 }
-/// One arrival for the whole warp, when all of it is done with something.
+/// Arrivals of a warp that releases something. compute-sanitizer's racecheck does not follow one arrival for the
+/// whole warp, and takes what the other lanes read for a race: for it all lanes arrive (PLAIT_RACECHECK).
+#ifdef PLAIT_RACECHECK
+constexpr int release_arrivals = 32;
+#else
+constexpr int release_arrivals = 1;
+#endif
+/// The warp arrives, when all of it is done with something.
 __device__ __forceinline__ void release(Barrier& barrier) {
   __syncwarp();
+  if constexpr (release_arrivals > 1) return barrier_arrive(barrier);
   asm volatile(
       "{\n"
       ".reg .pred one;\n"
@@ -49,12 +65,6 @@ __device__ __forceinline__ void barrier_expect(Barrier& barrier, int bytes) {
 /// Returns when the phase of this parity is over.
 __device__ __forceinline__ void barrier_wait(Barrier& barrier, int parity) {
   while (!::cuda::ptx::mbarrier_try_wait_parity(&barrier, static_cast<std::uint32_t>(parity))) {
-  }
-}
-/// The same for waits as long as a tile: polling would take issue slots from those that compute.
-__device__ __forceinline__ void barrier_wait_long(Barrier& barrier, int parity) {
-  while (!::cuda::ptx::mbarrier_try_wait_parity(&barrier, static_cast<std::uint32_t>(parity))) {
-    __nanosleep(200);
   }
 }
 
@@ -86,6 +96,17 @@ __device__ __forceinline__ void named_sync(int barrier, int threads) {
 }
 __device__ __forceinline__ void named_arrive(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// --- launches of one stream that overlap
+
+/// Returns when the launch before this one in its stream has ended, and what it wrote can be read.
+__device__ __forceinline__ void await_earlier_launch() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+/// The next launch of the stream may begin where this one leaves room, once every block has said so or ended.
+__device__ __forceinline__ void allow_next_launch() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 // --- registers between warpgroups

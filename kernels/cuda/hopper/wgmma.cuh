@@ -38,6 +38,12 @@ __device__ __forceinline__ void pin(std::uint32_t (&a)[Count]) {
 #pragma unroll
   for (int i = 0; i < Count; ++i) asm volatile("" : "+r"(a[i])::"memory");
 }
+/// Zeroes an operand here: ptxas carries a constant on to the next wgmma, and then serializes all of them.
+template <int Count>
+__device__ __forceinline__ void clear(std::uint32_t (&a)[Count]) {
+#pragma unroll
+  for (int i = 0; i < Count; ++i) asm volatile("mov.u32 %0, 0;" : "=r"(a[i])::"memory");
+}
 
 #define PLAIT_D8(i)                                                                           \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
