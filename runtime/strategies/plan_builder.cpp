@@ -31,9 +31,12 @@ Index pieces_to_travel(Layout const& kv) {
   for (int rank = 0; rank < kv.ranks(); ++rank) {
     for (Slice const slice : kv.slices(rank)) longest = std::max(longest, slice.size());
   }
-  // Long slices are folded for far longer than they travel: less is to be hidden, and each cut costs folds.
-  constexpr Index long_slice = 8192;
-  Index const rounds_wanted = longest >= long_slice ? 4 : 8;
+  // A slice is folded in a time that grows with the square of its length, and travels in one that grows with
+  // its length: of long ones less is to be hidden, and each cut makes more folds.
+  constexpr Index most_rounds = 8;
+  constexpr Index all_hidden = Index{1} << 27;
+  Index const rounds_wanted =
+      std::clamp<Index>(all_hidden / std::max<Index>(longest * longest, 1), 1, most_rounds);
   return std::max<Index>(1, std::min((rounds_wanted + hops - 1) / hops, longest / least_piece));
 }
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 #include <set>
+#include <tuple>
 
 #include "plait/verify.hpp"
 #include "plait/volume.hpp"
@@ -315,6 +316,23 @@ TEST(Strategy, FewRanksCutTheBlocksThatTravel) {
     EXPECT_EQ(plan.rounds(), 9u) << name;  // 8 pieces of 128 tokens, and the last fold
     EXPECT_EQ(volume(plan).slots.front(), state + 2 * kv / 8) << name;
     EXPECT_EQ(volume(plan).sent.front(), kv) << name;
+  }
+}
+
+TEST(Strategy, LongSlicesAreCutLess) {
+  for (auto const& [tokens_of_rank, ranks, pieces] : {std::tuple<Index, int, std::size_t>{4096, 2, 8},
+                                                      {4096, 4, 3},
+                                                      {8192, 2, 2},
+                                                      {8192, 4, 1},
+                                                      {16384, 2, 1}}) {
+    Index const tokens = tokens_of_rank * ranks;
+    Problem const problem = problem_of(llama_like(tokens), Mask::full(tokens, tokens));
+    Plan const plan = make_plan(problem, make_layouts("contiguous", problem.mask, ranks), "ring");
+    std::set<BlockId> sent;
+    for (Transfer const& transfer : plan.programs[0].sends) {
+      if (plan.block(transfer.block).home == 0) sent.insert(transfer.block);
+    }
+    EXPECT_EQ(sent.size(), pieces) << tokens_of_rank << " tokens of each of " << ranks << " ranks";
   }
 }
 

@@ -21,7 +21,7 @@ __device__ __forceinline__ void init_barriers(Shared<C>& shared) {
   for (int warpgroup = 0; warpgroup < C::warpgroups; ++warpgroup) {
     barrier_init(shared.q_full[warpgroup], 1);
     barrier_init(shared.q_empty[warpgroup], releases_of_one);
-    barrier_init(shared.rows_full[warpgroup], 1);
+    barrier_init(shared.rows_full[warpgroup], release_arrivals);
   }
   for (int stage = 0; stage < C::stages; ++stage) {
     barrier_init(shared.k_full[stage], 1);

@@ -187,6 +187,7 @@ class RowAccess {
       stage_output(rows, l);
     }
     ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
+    __syncwarp();
     named_arrive(NamedBarrier<C>::rows_done + warpgroup_, NamedBarrier<C>::row_threads);
   }
 

@@ -44,12 +44,10 @@ class RowMover {
       });
     }
     __syncwarp();
-    if (lane() == 0) {
-      if (args_.carried) {
-        bring_values(box, full);
-      } else {
-        barrier_arrive(full);
-      }
+    if (lane() == 0 && args_.carried) {
+      bring_values(box, full);
+    } else if (lane() < release_arrivals) {
+      barrier_arrive(full);
     }
     __syncwarp();
   }

@@ -37,8 +37,8 @@ __device__ __forceinline__ void barrier_init(Barrier& barrier, int arrivals) {
 __device__ __forceinline__ void barrier_arrive(Barrier& barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
 }
-/// Arrivals of a warp that releases something. compute-sanitizer's racecheck does not follow one arrival for the
-/// whole warp, and takes what the other lanes read for a race: for it all lanes arrive (PLAIT_RACECHECK).
+/// Arrivals of a warp that releases something. compute-sanitizer's racecheck does not follow one arrival for
+/// the whole warp, and takes what the other lanes read for a race: for it all lanes arrive (PLAIT_RACECHECK).
 #ifdef PLAIT_RACECHECK
 constexpr int release_arrivals = 32;
 #else
@@ -89,7 +89,8 @@ class Ring {
   unsigned count_ = 0;
 };
 
-// --- named barriers among warps
+// --- named barriers among warps, each of whose lanes come together: after a branch they need __syncwarp
+// first
 
 __device__ __forceinline__ void named_sync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
