@@ -4,8 +4,8 @@
 
 using IntVector __attribute__((vector_size(sizeof(Vector)))) = std::int32_t;
 using HalfVector __attribute__((vector_size(sizeof(Vector) / 2))) = std::uint16_t;
-// The same, at any address.
-using LooseVector __attribute__((vector_size(sizeof(Vector)), aligned(4), may_alias)) = float;
+// The same, at any address: words may be pairs of 16-bit elements.
+using LooseVector __attribute__((vector_size(sizeof(Vector)), aligned(2), may_alias)) = float;
 using LooseHalfVector __attribute__((vector_size(sizeof(Vector) / 2), aligned(2), may_alias)) = std::uint16_t;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
