@@ -43,7 +43,7 @@ struct Content {
 };
 
 /// A block on its way to a rank, or its final rows on their way home (at rest).
-struct Arrival {
+struct Delivery {
   int rank;
   Transfer receive;
   Content content;

@@ -51,7 +51,7 @@ class Verifier {
     check_matching();
     for (int rank = 0; rank < plan_.ranks(); ++rank) check_overwriting(rank);
     // What sends carry is what lies there when the round begins; it arrives when the round ends.
-    std::vector<Arrival> arrivals;
+    std::vector<Delivery> arrivals;
     for (int rank = 0; rank < plan_.ranks(); ++rank) collect_arrivals(rank, arrivals);
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
       Round const round = program(rank).round(round_);
@@ -59,7 +59,7 @@ class Verifier {
       for (Merge const& merge : round.merges) play(rank, merge);
       for (Finish const& finish : round.finishes) play(rank, finish);
     }
-    for (Arrival& arrival : arrivals) arrive(arrival.rank, arrival.receive, std::move(arrival.content));
+    for (Delivery& arrival : arrivals) arrive(arrival.rank, arrival.receive, std::move(arrival.content));
   }
 
   [[nodiscard]] bool reduces() const {
@@ -255,7 +255,7 @@ class Verifier {
     return false;
   }
 
-  void collect_arrivals(int rank, std::vector<Arrival>& arrivals) {
+  void collect_arrivals(int rank, std::vector<Delivery>& arrivals) {
     Round const round = program(rank).round(round_);
     for (Transfer const& send : round.sends) {
       Block const& block = plan_.block(send.block);
