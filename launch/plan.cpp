@@ -33,8 +33,7 @@ po::options_description plan_flags() {
       "explain", "say in words how the plan was chosen")(
       "weigh", text("best|all|sampled"),
       "which plans are written out and simulated: those that may be the best (the choice is the same, but "
-      "where "
-      "they are too large the programs of a few ranks decide), all, or none (default best; all with "
+      "where they are too large the programs of a few ranks decide), all, or none (default best; all with "
       "--explain)")("rounds", "list what each rank folds and sends in each round");
   po::options_description output("Output");
   output.add_options()("json", text("FILE|-"), "the report as JSON, to a file or stdout")(
@@ -157,8 +156,7 @@ std::string prediction_in_words(Choice const& choice) {
   if (!choice.simulation) {
     return fmt::format(
         "  predicted: about {}, an estimate by the programs of {} ranks. The whole plan is too large to be "
-        "written "
-        "out and\n"
+        "written out and\n"
         "  simulated in passing; --weigh all, or --strategy {} --layout {}, does\n",
         format_seconds(choice.predicted_seconds), choice.sampled.size(), choice.plan.strategy, choice.layout);
   }

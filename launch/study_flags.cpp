@@ -6,6 +6,7 @@
 
 #include "exit_code.hpp"
 #include "mask_flags.hpp"
+#include "plait/lists.hpp"
 #include "plait/strategy.hpp"
 #include "problem_flags.hpp"
 #include "size.hpp"
@@ -243,9 +244,7 @@ std::vector<int> parse_ranks(std::string_view list) {
     }
     for (Index count = first; count <= last; count *= 2) ranks.push_back(static_cast<int>(count));
   }
-  std::ranges::sort(ranks);
-  ranks.erase(std::ranges::unique(ranks).begin(), ranks.end());
-  return ranks;
+  return ascending(std::move(ranks));
 }
 
 std::vector<HeadPair> parse_heads(std::string_view list) {

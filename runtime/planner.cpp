@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "plait/lists.hpp"
 #include "plait/strategy.hpp"
 #include "plait/volume.hpp"
 
@@ -62,13 +63,6 @@ struct Samples {
   int busiest;           ///< the end of the layout whose queries see more, or a rank whose see clearly more
   std::vector<int> few;  ///< both ends, and neighbours: they differ in their heads, where heads are spread
 };
-
-std::vector<int> ascending(std::vector<int> ranks) {
-  std::ranges::sort(ranks);
-  auto const same = std::ranges::unique(ranks);
-  ranks.erase(same.begin(), same.end());
-  return ranks;
-}
 
 Samples ranks_to_sample(Mask const& mask, Layout const& q) {
   constexpr double clearly = 1.01;

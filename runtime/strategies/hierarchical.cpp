@@ -22,9 +22,7 @@ class DoubleRing {
       sending_.push_back(rank);
       holding_.insert(holding_.end(), {rank, beside(rank), beyond(rank)});
     }
-    std::ranges::sort(holding_);
-    auto const same = std::ranges::unique(holding_);
-    holding_.erase(same.begin(), same.end());
+    holding_ = ascending(std::move(holding_));
   }
 
   /// In the outer step o, node n has the blocks of node n − o; in its inner step i, rank l of it those of

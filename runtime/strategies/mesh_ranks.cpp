@@ -50,10 +50,7 @@ std::vector<std::size_t> MeshRanks::steps_that_matter(int rank) const {
                              : (row_of(from) - row_of(rank) + grid_.b) % grid_.b;
     found.push_back((row ? query_steps_ : key_steps_)[static_cast<std::size_t>(distance)]);
   }
-  std::ranges::sort(found);
-  auto const same = std::ranges::unique(found);
-  found.erase(same.begin(), same.end());
-  return found;
+  return ascending(std::move(found));
 }
 
 }  // namespace plait

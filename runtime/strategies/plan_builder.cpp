@@ -94,10 +94,7 @@ std::vector<int> PlanBuilder::written_or_before(int distance) const {
   if (writes_all()) return written_;
   std::vector<int> found = written_;
   for (int const rank : written_) found.push_back((rank - distance % ranks() + ranks()) % ranks());
-  std::ranges::sort(found);
-  auto const same = std::ranges::unique(found);
-  found.erase(same.begin(), same.end());
-  return found;
+  return ascending(std::move(found));
 }
 
 BlockId PlanBuilder::add(Tensor tensor, Slice slice, HeadRange heads, int home) {

@@ -88,10 +88,7 @@ class VisitWriter {
         found.push_back(index);
       }
     }
-    std::ranges::sort(found);
-    auto const same = std::ranges::unique(found);
-    found.erase(same.begin(), same.end());
-    return found;
+    return ascending(std::move(found));
   }
 
   /// Where the member of that index is, if there.

@@ -1,11 +1,22 @@
 // Lists one after the other in two arrays: thousands of ranks, with a few things each.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace plait {
+
+/// The values in ascending order, each once.
+template <class Value>
+[[nodiscard]] std::vector<Value> ascending(std::vector<Value> values) {
+  std::ranges::sort(values);
+  auto const same = std::ranges::unique(values);
+  values.erase(same.begin(), same.end());
+  return values;
+}
 
 /// Filled in order: values are added to the last list until it ends.
 template <class Value>
