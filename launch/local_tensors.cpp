@@ -38,12 +38,14 @@ std::vector<std::byte> read_share(TensorReader const& input, std::string_view na
 
 enum class Input : std::uint8_t { q, k, v };
 
-std::vector<std::byte> random_share(Shape const& shape, Input which, Layout const& layout, int rank) {
+std::vector<std::byte> random_share(Shape const& shape, Input which, Layout const& layout, int rank,
+                                    int threads) {
   Index const heads = which == Input::q ? shape.q_heads : shape.kv_heads;
   Index const dim = which == Input::v ? shape.value_dim : shape.head_dim;
   Index const elements = shape.batch * layout.tokens(rank) * heads * dim;
   RandomTensor const random(static_cast<std::uint64_t>(rank), static_cast<std::uint64_t>(which));
   std::vector<std::byte> share(static_cast<std::size_t>(elements) * size_bytes(shape.dtype));
+#pragma omp parallel for schedule(static) num_threads(threads)
   for (Index i = 0; i < elements; ++i) {
     store(shape.dtype, share.data(), i, static_cast<float>(random.uniform(static_cast<std::uint64_t>(i))));
   }
@@ -79,10 +81,10 @@ RankTensors::RankTensors(TensorReader const& input, Plan const& plan, int rank)
                   read_share(input, "k", plan.layouts.kv.slices(rank)),
                   read_share(input, "v", plan.layouts.kv.slices(rank))) {}
 
-RankTensors::RankTensors(Plan const& plan, int rank)
-    : RankTensors(plan, rank, random_share(plan.problem.shape, Input::q, plan.layouts.q, rank),
-                  random_share(plan.problem.shape, Input::k, plan.layouts.kv, rank),
-                  random_share(plan.problem.shape, Input::v, plan.layouts.kv, rank)) {}
+RankTensors::RankTensors(Plan const& plan, int rank, int threads)
+    : RankTensors(plan, rank, random_share(plan.problem.shape, Input::q, plan.layouts.q, rank, threads),
+                  random_share(plan.problem.shape, Input::k, plan.layouts.kv, rank, threads),
+                  random_share(plan.problem.shape, Input::v, plan.layouts.kv, rank, threads)) {}
 
 RankTensors::RankTensors(Plan const& plan, int rank, std::vector<std::byte> q, std::vector<std::byte> k,
                          std::vector<std::byte> v)

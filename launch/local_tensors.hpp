@@ -19,8 +19,9 @@ class RankTensors {
  public:
   /// Reads the rows. @throws FileError
   RankTensors(TensorReader const& input, Plan const& plan, int rank);
-  /// Rows of random numbers, uniform in (-1, 1), for timing: they depend on the rank and its layout.
-  RankTensors(Plan const& plan, int rank);
+  /// Rows of random numbers, uniform in (-1, 1), for timing: they depend on the rank and its layout, not on
+  /// how many threads make them.
+  RankTensors(Plan const& plan, int rank, int threads);
 
   /// Makes room on the device, unless it computes in host memory, and copies the inputs there. @throws
   /// std::bad_alloc

@@ -54,7 +54,7 @@ MeasuredPoint measure_point(Job const& job, FirstRanks const& first, Plan const&
   std::optional<Attention> attention;
   job.together("preparing the point", [&] {
     if (first.world() == nullptr) return;
-    tensors.emplace(plan, first.world()->rank());
+    tensors.emplace(plan, first.world()->rank(), threads);
     attention.emplace(*first.world(), plan,
                       AttentionOptions{.device = device.kind,
                                        .cpu = {.threads = threads},
