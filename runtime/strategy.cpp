@@ -15,7 +15,6 @@ std::vector<std::string> only(Problem const&, Group const&) {
   return {std::string(name)};
 }
 constexpr std::string_view ring = "ring";
-constexpr std::string_view allgather = "allgather";
 constexpr std::string_view passq = "passq";
 
 constexpr std::array table{
@@ -26,12 +25,12 @@ constexpr std::array table{
             "queries stay; key/value blocks travel from rank to next rank until no later rank needs them",
         .make = ring_plan,
         .variants = only<ring>},
-    Strategy{.name = allgather,
-             .form = "allgather",
-             .summary =
-                 "queries stay; each rank gets the key/value blocks that it needs straight from their homes",
-             .make = allgather_plan,
-             .variants = only<allgather>},
+    Strategy{
+        .name = "allgather",
+        .form = "allgather[:ROUNDS]",
+        .summary = "queries stay; key/value blocks come straight from their homes, one a round or in ROUNDS",
+        .make = allgather_plan,
+        .variants = allgather_variants},
     Strategy{.name = passq,
              .form = "passq",
              .summary = "keys and values stay; queries visit them, and partial states come back to be merged",

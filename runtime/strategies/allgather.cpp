@@ -1,8 +1,14 @@
 // All-gather (pass-KV): queries stay; each rank gets every key/value block that it needs straight from its
-// home, in the shifted order of a pairwise exchange, so that folds start after the first block and slots are
-// reused.
+// home, in the shifted order of a pairwise exchange. Either a block a round, so that folds start after the
+// first and slots are reused, or the blocks of many ranks in one, so that folds are few and large.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
 #include <utility>
 
+#include "gather.hpp"
+#include "grid.hpp"
 #include "plait/plan_builder.hpp"
 #include "strategies.hpp"
 
@@ -16,44 +22,134 @@ struct Arrived {
   SlotId slot;
 };
 
-void fold_and_release(PlanBuilder& plan, std::vector<Arrived> const& arrived) {
-  for (Arrived const& here : arrived) {
-    for (BlockId const q : plan.q_blocks(here.rank)) {
-      if (plan.meet(q, here.kv)) plan.fold_at_home(here.rank, q, here.kv, here.slot);
+class AllGather {
+ public:
+  explicit AllGather(PlanBuilder& plan) : plan_(plan), arrivals_(static_cast<std::size_t>(plan.ranks())) {}
+
+  /// A rank's own piece, which is folded where it lies.
+  void begin(Index piece) {
+    for (int const rank : plan_.written()) {
+      for (BlockId const kv : plan_.kv_blocks(rank, piece)) arrived_.push_back({rank, kv, at_rest});
     }
-    plan.release(here.rank, here.slot);
   }
+
+  /// A round: every rank sends to those `first` to `last` − 1 ranks after it, while what arrived in the round
+  /// before is folded.
+  void round(Index piece, int first, int last) {
+    fold_and_release();
+    for (int distance = first; distance < last; ++distance) list_arrivals(piece, distance);
+    std::vector<Parcel> parcels;
+    for (int const to : ascending(std::exchange(receivers_, {}))) {
+      auto& arrivals = arrivals_[static_cast<std::size_t>(to)];
+      std::ranges::sort(arrivals, {}, [](Arrival const& arrival) { return arrival.slice.begin; });
+      for (Gathering const& gathering : gather(arrivals)) receive(to, gathering, parcels);
+      arrivals.clear();
+    }
+    // A rank sends to its neighbours first, as all do: none is sent to by everyone at once.
+    std::ranges::stable_sort(parcels, {}, &Parcel::distance);
+    for (Parcel const& parcel : parcels) plan_.send(parcel.from, parcel.to, parcel.block);
+    plan_.end_round();
+  }
+
+  /// The last round.
+  void end() {
+    fold_and_release();
+    plan_.end_round();
+  }
+
+ private:
+  struct Parcel {
+    int distance;
+    PlanBuilder::Place from;
+    PlanBuilder::Place to;
+    BlockId block;
+  };
+
+  void list_arrivals(Index piece, int distance) {
+    for (int const from : plan_.written_or_before(distance)) {
+      int const to = (from + distance) % plan_.ranks();
+      for (BlockId const kv : plan_.kv_blocks(from, piece)) {
+        if (!plan_.rank_needs(to, kv)) continue;
+        receivers_.push_back(to);
+        arrivals_[static_cast<std::size_t>(to)].push_back(
+            {.round = 0, .from = from, .piece = 0, .block = kv, .slice = plan_.block(kv).slice});
+      }
+    }
+  }
+
+  /// Blocks whose slices touch lie in one slot, as one block, which one fold takes.
+  void receive(int to, Gathering const& gathering, std::vector<Parcel>& parcels) {
+    Block const& one = plan_.block(gathering.arrivals.front().block);
+    bool const several = gathering.arrivals.size() > 1 && plan_.writes(to);
+    BlockId const whole = several ? plan_.add_kv(gathering.slice, one.heads, Block::gathered)
+                                  : gathering.arrivals.front().block;
+    SlotId const slot = plan_.acquire(to, whole);
+    if (plan_.writes(to)) arrived_.push_back({to, whole, slot});
+    for (Arrival const& arrival : gathering.arrivals) {
+      parcels.push_back({.distance = (to - arrival.from + plan_.ranks()) % plan_.ranks(),
+                         .from = {arrival.from, at_rest, arrival.block},
+                         .to = {to, slot, whole},
+                         .block = arrival.block});
+    }
+  }
+
+  void fold_and_release() {
+    for (Arrived const& here : std::exchange(arrived_, {})) {
+      for (BlockId const q : plan_.q_blocks(here.rank)) {
+        if (plan_.meet(q, here.kv)) plan_.fold_at_home(here.rank, q, here.kv, here.slot);
+      }
+      plan_.release(here.rank, here.slot);
+    }
+  }
+
+  PlanBuilder& plan_;
+  std::vector<Arrived> arrived_;                ///< to be folded in the next round
+  std::vector<std::vector<Arrival>> arrivals_;  ///< of the round at hand, by rank
+  std::vector<int> receivers_;                  ///< the ranks that have some
+};
+
+/// How the blocks of the other ranks come: in `pieces` turns of `rounds` rounds.
+struct Schedule {
+  Index pieces;
+  int rounds;
+};
+
+/// @param asked  rounds in all: fewer than there are other ranks take blocks of several in one, more cut
+/// them. 0: of one rank in each round, in pieces if ranks are few
+Schedule schedule(Layout const& kv, int asked) {
+  int const others = kv.ranks() - 1;
+  if (asked == 0) return {pieces_to_travel(kv), others};
+  return {std::max(1, others > 0 ? (asked + others - 1) / others : 1), std::min(asked, others)};
 }
 
 }  // namespace
 
-/// For each piece of the blocks, P−1 rounds: in the d-th every rank sends to the rank d after it. What
-/// arrives is folded in the next round; a rank's own piece is folded in the first.
+/// In each round every rank sends to some of those after it, in the order of their distance. What arrives is
+/// folded in the next round; what a rank owns is folded in the first of its piece.
 Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
                     std::span<int const> only) {
-  require_no_arguments("allgather", arguments);
-  Index const pieces = pieces_to_travel(layouts.kv);
-  PlanBuilder plan(problem, layouts, "allgather", only, pieces);
-  int const ranks = plan.ranks();
-  std::vector<Arrived> arrived;
+  int const asked = arguments.empty() ? 0 : parse_count("allgather", arguments, "rounds");
+  auto const [pieces, rounds] = schedule(layouts.kv, asked);
+  std::string const name = asked == 0 ? "allgather" : fmt::format("allgather:{}", asked);
+  PlanBuilder plan(problem, layouts, name, only, pieces);
+  AllGather writer(plan);
+  int const others = plan.ranks() - 1;
   for (Index piece = 0; piece < pieces; ++piece) {
-    for (int const rank : plan.written()) {
-      for (BlockId const kv : plan.kv_blocks(rank, piece)) arrived.push_back({rank, kv, at_rest});
-    }
-    for (int distance = 1; distance < ranks; ++distance) {
-      fold_and_release(plan, std::exchange(arrived, {}));
-      for (int const from : plan.written_or_before(distance)) {
-        int const to = (from + distance) % ranks;
-        for (BlockId const kv : plan.kv_blocks(from, piece)) {
-          if (plan.rank_needs(to, kv)) arrived.push_back({to, kv, plan.send(from, at_rest, to, kv)});
-        }
-      }
-      plan.end_round();
+    writer.begin(piece);
+    for (int round = 0; round < rounds; ++round) {
+      writer.round(piece, 1 + others * round / rounds, 1 + others * (round + 1) / rounds);
     }
   }
-  fold_and_release(plan, arrived);
-  plan.end_round();
+  writer.end();
   return std::move(plan).finish_at_home();
+}
+
+std::vector<std::string> allgather_variants(Problem const&, Group const& group) {
+  std::vector<std::string> names{"allgather"};
+  for (int const rounds : {1, 4}) {
+    if (group.ranks - 1 > rounds) names.push_back(fmt::format("allgather:{}", rounds));
+  }
+  return names;
 }
 
 }  // namespace plait

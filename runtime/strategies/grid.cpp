@@ -6,15 +6,15 @@
 
 namespace plait {
 
-int parse_ranks(std::string_view strategy, std::string_view text) {
-  int ranks = 0;
+int parse_count(std::string_view strategy, std::string_view text, std::string_view what) {
+  int count = 0;
   char const* const end = text.data() + text.size();
-  auto const [stop, error] = std::from_chars(text.data(), end, ranks);
-  if (error != std::errc{} || stop != end || ranks < 1) {
+  auto const [stop, error] = std::from_chars(text.data(), end, count);
+  if (error != std::errc{} || stop != end || count < 1) {
     throw InvalidProblem(
-        fmt::format("strategy '{}': '{}' must be a number of ranks, 1 or more", strategy, text));
+        fmt::format("strategy '{}': '{}' must be a number of {}, 1 or more", strategy, text, what));
   }
-  return ranks;
+  return count;
 }
 
 Grid parse_grid(std::string_view strategy, std::string_view text) {
@@ -22,7 +22,8 @@ Grid parse_grid(std::string_view strategy, std::string_view text) {
   if (cross == std::string_view::npos) {
     throw InvalidProblem(fmt::format("strategy '{}': '{}' must be a grid AxB, as in 2x4", strategy, text));
   }
-  return {parse_ranks(strategy, text.substr(0, cross)), parse_ranks(strategy, text.substr(cross + 1))};
+  return {parse_count(strategy, text.substr(0, cross), "ranks"),
+          parse_count(strategy, text.substr(cross + 1), "ranks")};
 }
 
 Grid lightest_mesh(Shape const& shape, int ranks) {

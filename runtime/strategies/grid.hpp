@@ -16,8 +16,8 @@ struct Grid {
 /// Reads "AxB", both at least 1. @throws InvalidProblem naming `strategy` and the text
 [[nodiscard]] Grid parse_grid(std::string_view strategy, std::string_view text);
 
-/// Reads a number of ranks, at least 1. @throws InvalidProblem naming `strategy` and the text
-[[nodiscard]] int parse_ranks(std::string_view strategy, std::string_view text);
+/// Reads a number of `what` ("ranks"), at least 1. @throws InvalidProblem naming `strategy` and the text
+[[nodiscard]] int parse_count(std::string_view strategy, std::string_view text, std::string_view what);
 
 /// The grid of `ranks` whose mesh moves the fewest bytes (DESIGN §4): A near √(P·y/x), x = q_heads · (D·e +
 /// (Dv + 2)·s), y = kv_heads · (D + Dv) · e.

@@ -25,6 +25,7 @@ namespace plait {
 [[nodiscard]] Plan hierarchical_plan(Problem const&, Layouts const&, std::string_view arguments,
                                      std::span<int const> only);
 
+[[nodiscard]] std::vector<std::string> allgather_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> mesh_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> ulysses_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> tree_variants(Problem const&, Group const&);

@@ -29,7 +29,7 @@ Plan ulysses_plan(Problem const& problem, Layouts const& layouts, std::string_vi
   std::string const name = arguments.empty() ? "ulysses" : fmt::format("ulysses:{}", arguments);
   std::size_t const plus = arguments.find(product);
   bool const alone = plus == std::string_view::npos;
-  int const u = arguments.empty() ? ranks : parse_ranks(name, arguments.substr(0, plus));
+  int const u = arguments.empty() ? ranks : parse_count(name, arguments.substr(0, plus), "ranks");
   Grid const grid = alone ? Grid{} : parse_grid(name, arguments.substr(plus + product.size()));
   if (u > problem.shape.kv_heads) {
     throw InvalidProblem(

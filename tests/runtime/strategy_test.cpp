@@ -45,8 +45,11 @@ TEST(Strategy, BytesMatchTheFormulas) {
     double const n = static_cast<double>(tokens);
     double const pass_kv = share * 2 * n * 2 * 64 * 2;              // (P−1)/P · 2·N·Hkv·D·e
     double const pass_q = share * n * 8 * (64 * 2 + (64 + 2) * 4);  // (P−1)/P · T·Hq·(D·e + (D+2)·s)
-    for (auto const& [name, formula] :
-         {std::pair{"ring", pass_kv}, {"allgather", pass_kv}, {"passq", pass_q}}) {
+    for (auto const& [name, formula] : {std::pair{"ring", pass_kv},
+                                        {"allgather", pass_kv},
+                                        {"allgather:1", pass_kv},
+                                        {"allgather:3", pass_kv},
+                                        {"passq", pass_q}}) {
       Volume const moved = volume(make_plan(problem, layouts, name));
       for (std::size_t rank = 0; rank < moved.sent.size(); ++rank) {
         EXPECT_EQ(static_cast<double>(moved.sent[rank]), formula)
@@ -255,7 +258,7 @@ TEST(Strategy, NothingGoesWhereNothingNeedsIt) {
 }
 
 /// Every rank has something to fold from the first round on, and a part only of what it gets comes in that
-/// round.
+/// round, unless one round is asked for.
 TEST(Strategy, FoldsStartWithTheFirstRound) {
   int const ranks = 8;
   Index const tokens = 8192 * ranks;
@@ -269,7 +272,8 @@ TEST(Strategy, FoldsStartWithTheFirstRound) {
       std::uint64_t arriving = 0;
       for (Transfer const& receive : first.receives)
         arriving += bytes(plan.block(receive.block), problem.shape);
-      EXPECT_LE(2 * arriving, volume(plan).received[rank]) << strategy << ", rank " << rank;
+      std::uint64_t const least_left = strategy == "allgather:1" ? 0 : arriving;
+      EXPECT_LE(arriving + least_left, volume(plan).received[rank]) << strategy << ", rank " << rank;
     }
   }
 }
@@ -278,8 +282,8 @@ TEST(Strategy, DocumentsThatStayAtHomeMoveNothing) {
   Mask const mask = Mask::documents(std::vector<Index>{64, 64, 64, 64});
   Problem const problem = problem_of(llama_like(256), mask);
   Layouts const layouts = make_layouts("contiguous", mask, 4);
-  for (std::string const name : {"ring", "allgather", "passq", "mesh:2x2", "mesh:4x1", "tree", "tree:direct",
-                                 "hierarchical:2x2"}) {  // all but those that spread heads
+  for (std::string const name : {"ring", "allgather", "allgather:1", "passq", "mesh:2x2", "mesh:4x1", "tree",
+                                 "tree:direct", "hierarchical:2x2"}) {  // all but those that spread heads
     Plan const plan = make_plan(problem, layouts, name);
     Volume const moved = volume(plan);
     EXPECT_EQ(std::accumulate(moved.sent.begin(), moved.sent.end(), std::uint64_t{0}), 0u) << name;
@@ -316,6 +320,46 @@ TEST(Strategy, FewRanksCutTheBlocksThatTravel) {
     EXPECT_EQ(plan.rounds(), 9u) << name;  // 8 pieces of 128 tokens, and the last fold
     EXPECT_EQ(volume(plan).slots.front(), state + 2 * kv / 8) << name;
     EXPECT_EQ(volume(plan).sent.front(), kv) << name;
+  }
+}
+
+/// The keys of a fold, as "[0, 100)", in the order of the folds with the queries from `q_begin` on.
+std::vector<std::string> keys_folded(Plan const& plan, std::size_t rank, Index q_begin) {
+  std::vector<std::string> keys;
+  for (Fold const& fold : plan.programs[rank].folds) {
+    if (plan.block(fold.q).slice.begin != q_begin) continue;
+    Slice const slice = plan.block(fold.kv).slice;
+    keys.push_back("[" + std::to_string(slice.begin) + ", " + std::to_string(slice.end) + ")");
+  }
+  return keys;
+}
+
+/// In one round rank 1 of 4 gets 100 keys before its own first 100, and 400 between those and its last 100:
+/// three folds beside those of its own keys.
+TEST(Strategy, AllGatherInOneRoundFoldsNeighbouringKeysAtOnce) {
+  Problem const problem = problem_of(llama_like(800), Mask::causal(800, 800));
+  Layouts const layouts = make_layouts("zigzag", problem.mask, 4);
+  Plan const plan = make_plan(problem, layouts, "allgather:1");
+  EXPECT_EQ(plan.rounds(), 2u);
+  EXPECT_EQ(keys_folded(plan, 1, 100), (std::vector<std::string>{"[100, 200)", "[0, 100)"}));
+  EXPECT_EQ(keys_folded(plan, 1, 600),
+            (std::vector<std::string>{"[100, 200)", "[600, 700)", "[0, 100)", "[200, 600)"}));
+  std::uint64_t const token = 2 * (64 + 64) * 2;
+  Volume const moved = volume(plan);
+  EXPECT_EQ(moved.received[1], 500 * token);
+  EXPECT_EQ(moved.slots[1], 200 * 8 * (64 + 2) * 4 + 500 * token);
+}
+
+TEST(Strategy, AllGatherTakesAsManyRoundsAsAsked) {
+  Problem const problem = problem_of(llama_like(1800), Mask::full(1800, 1800));
+  Layouts const layouts = make_layouts("contiguous", problem.mask, 9);
+  // And one more for the last fold. In 9 rounds the blocks of 8 other ranks come in two pieces each: in 16.
+  for (auto const& [name, rounds] :
+       {std::pair{"allgather:1", 2u}, {"allgather:3", 4u}, {"allgather:8", 9u}, {"allgather:9", 17u}}) {
+    EXPECT_EQ(make_plan(problem, layouts, name).rounds(), rounds) << name;
+  }
+  for (std::string_view const name : {"allgather:0", "allgather:-1", "allgather:two", "allgather:1x2"}) {
+    EXPECT_THROW((void)make_plan(problem, layouts, name), InvalidProblem) << name;
   }
 }
 
@@ -418,7 +462,7 @@ TEST(Strategy, UnknownNamesAndForeignLayoutsAreRefused) {
     FAIL();
   } catch (InvalidProblem const& error) {
     EXPECT_NE(std::string(error.what())
-                  .find("strategy 'rong': must be one of ring, allgather, passq, mesh[:AxB], "),
+                  .find("strategy 'rong': must be one of ring, allgather[:ROUNDS], passq, mesh[:AxB], "),
               std::string::npos)
         << error.what();
   }
