@@ -48,15 +48,15 @@ def everything(ranks):
     return f"{names},hierarchical:2x{ranks // 2}" if ranks >= 4 and ranks % 2 == 0 else names
 
 
-def study(plait, problem, ranks, machine, folder, seconds):
-    """The study's rows, or a list with one row that says what went wrong."""
+def study(plait, problem, ranks, machine, folder, seconds, strategies):
+    """The study's rows, or a list with one row that says what went wrong. `strategies`: none, or those wanted."""
     path = folder / "study.json"
     path.unlink(missing_ok=True)
     command = ["mpirun", "-np", str(ranks), "--bind-to", "none", plait, "study", "--tokens", str(problem["tokens"]),
                "--heads", problem["heads"], "--dim", "128", "--dtype", "bf16", *mask_flags(problem),
                "--ranks", f"1,{ranks}", "--machine", machine, "--device", "cuda", "--transport", "nccl",
                "--repeat", str(problem["repeat"]), "--json", str(path)]
-    command += ["--strategies", problem.get("strategies", everything(ranks))]
+    command += ["--strategies", strategies or problem.get("strategies", everything(ranks))]
     if problem is PROBLEMS[0]:
         command += ["--plots", str(folder)]
     try:
@@ -125,6 +125,7 @@ def main():
     flags.add_argument("--machine", default="h100")
     flags.add_argument("--commit", default="unknown")
     flags.add_argument("--problems", default=",".join(map(str, range(len(PROBLEMS)))), help="which of the list (default all)")
+    flags.add_argument("--strategies", help="as plait study takes them, instead of each problem's own")
     flags.add_argument("--seconds", type=int, default=120, help="longest time of one problem and program")
     given = flags.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ def main():
     raw = []
     for index in map(int, given.problems.split(",")):
         problem = PROBLEMS[index]
-        rows = study(given.plait, problem, given.ranks, given.machine, given.out, given.seconds)
+        rows = study(given.plait, problem, given.ranks, given.machine, given.out, given.seconds, given.strategies)
         peers = peer(problem, given.ranks, given.seconds)
         raw.append({"problem": problem, "rows": rows, "peers": peers})
         new = table(problem, rows, peers, given.ranks)
