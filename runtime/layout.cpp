@@ -218,6 +218,7 @@ Index Layout::local_row(int rank, Index position) const {
 RankSet Layout::owners(std::vector<Slice> const& ranges) const {
   auto const& owned = parts_->owned;
   std::vector<RankRange> found;
+  found.reserve(2 * ranges.size());
   for (Slice const range : ranges) {
     if (range.empty()) continue;
     auto const position = [&](auto at) { return static_cast<std::size_t>(at - owned.begin()); };

@@ -87,13 +87,13 @@ Samples ranks_to_sample(Mask const& mask, Layout const& q) {
 /// As many others all over as have about so many steps, by the steps of the whole plan.
 std::vector<int> with_others(std::vector<int> sample, int ranks, double steps_of_plan) {
   constexpr double steps_of_others = 25e3;
-  constexpr double fewest = 16;
+  constexpr double fewest = 8;
   constexpr Index shifts = 7;
   double const wanted = std::max(fewest, steps_of_others * ranks / std::max(1.0, steps_of_plan));
   auto const others = static_cast<Index>(std::min<double>(ranks, wanted));
   for (Index i = 1; i < others; ++i) {
     // At uneven distances, so that they are not all the same in a node, or in a grid.
-    sample.push_back(static_cast<int>((i * ranks + i % shifts) / others % ranks));
+    sample.push_back(static_cast<int>(i * ranks / others + i % shifts % (ranks / others)));
   }
   return ascending(std::move(sample));
 }
@@ -125,27 +125,22 @@ class Scales {
       Known const known = options_[*next].known;
       if (known == Known::nothing) {
         bound(*next, std::vector{samples_of(*next).busiest});
+      } else if (known == Known::busiest && (best_ || !rivals || !too_large(*next))) {
+        bound(*next, samples_of(*next).few);
       } else if (rivals && too_large(*next)) {
         estimate(*next);
-      } else if (known == Known::busiest) {
-        bound(*next, samples_of(*next).few);
       } else {
         weigh(*next);
       }
     }
     if (!best_) throw InvalidProblem(refusals());
-    std::size_t const taken = best_->index;
-    std::vector<int> sampled;
-    if (!weighed_) sampled = std::move(options_[taken].estimated_by);
-    std::string const layout = candidates_[taken].layout;
-    return {.plan = weighed_
-                        ? std::move(weighed_->plan)
-                        : make_plan(problem_, *options_[taken].layouts, candidates_[taken].strategy, sampled),
+    std::string const layout = candidates_[best_->index].layout;
+    return {.plan = std::move(taken_->plan),
             .layout = layout,
             .candidates = std::move(candidates_),
             .predicted_seconds = best_->seconds,
-            .simulation = weighed_ ? std::optional(std::move(weighed_->simulation)) : std::nullopt,
-            .sampled = std::move(sampled)};
+            .simulation = std::move(taken_->simulation),
+            .sampled = std::move(taken_->sampled)};
   }
 
  private:
@@ -164,14 +159,21 @@ class Scales {
   struct Option {
     Layouts const* layouts;
     Known known = Known::nothing;
-    double steps = 0.0;                  ///< of the whole plan, about
-    bool done = false;                   ///< weighed, or its time estimated
-    std::vector<int> estimated_by = {};  ///< ranks
+    double steps = 0.0;  ///< of the whole plan, about
+    bool done = false;   ///< weighed, or its time estimated
   };
 
-  struct Weighed {
+  /// The best so far.
+  struct Taken {
     Plan plan;
-    Simulation simulation;
+    std::optional<Simulation> simulation;  ///< if it was weighed
+    std::vector<int> sampled;              ///< ranks whose programs are written; none: all
+  };
+
+  /// What the programs of a few ranks tell.
+  struct Told {
+    Plan plan;
+    double lockstep;  ///< seconds: @see SampledSeconds
   };
 
   Samples const& samples_of(std::size_t index) {
@@ -207,22 +209,21 @@ class Scales {
   }
 
   /// What the programs of the ranks tell: how long it takes at least, and how large it is.
-  /// @returns the cost that they make it likely to have; nothing if it is refused
-  std::optional<Cost> bound(std::size_t index, std::vector<int> const& sample) {
+  /// @returns nothing if it is refused
+  std::optional<Told> bound(std::size_t index, std::vector<int> const& sample) {
     Candidate& candidate = candidates_[index];
     Option& option = options_[index];
     try {
       // Sums in another order than the simulation's: a little less, so that rounding gives nothing up.
       constexpr double rounding = 1e-9;
-      Plan const plan = make_plan(problem_, *option.layouts, candidate.strategy, sample);
+      Plan plan = make_plan(problem_, *option.layouts, candidate.strategy, sample);
       auto const [least, lockstep] = sampled_seconds(plan, sample, machine_);
       candidate.least_seconds = std::max(candidate.least_seconds, (1.0 - rounding) * least);
       double of_sample = 0.0;
       for (int const rank : sample) of_sample += steps(plan.programs[static_cast<std::size_t>(rank)]);
       option.steps = of_sample * plan.ranks() / static_cast<double>(sample.size());
       option.known = option.known == Known::nothing ? Known::busiest : Known::few;
-      // Waiting for others counts nothing in the one, and too much in the other.
-      return Cost{std::sqrt(candidate.least_seconds * lockstep), largest(volume(plan).sent), index};
+      return Told{std::move(plan), lockstep};
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
       return {};
@@ -232,13 +233,16 @@ class Scales {
   void estimate(std::size_t index) {
     Option& option = options_[index];
     option.done = true;
-    option.estimated_by = with_others(samples_of(index).few, option.layouts->q.ranks(), option.steps);
-    std::optional<Cost> const cost = bound(index, option.estimated_by);
-    if (!cost) return;
-    candidates_[index].estimated_seconds = cost->seconds;
-    if (best_ && *best_ < *cost) return;
+    std::vector<int> sample = with_others(samples_of(index).few, option.layouts->q.ranks(), option.steps);
+    std::optional<Told> told = bound(index, sample);
+    if (!told) return;
+    // Waiting for others counts nothing in the one, and too much in the other.
+    double const seconds = std::sqrt(candidates_[index].least_seconds * told->lockstep);
+    candidates_[index].estimated_seconds = seconds;
+    Cost const cost{seconds, largest(volume(told->plan).sent), index};
+    if (best_ && *best_ < cost) return;
     best_ = cost;
-    weighed_.reset();
+    taken_ = {std::move(told->plan), std::nullopt, std::move(sample)};
   }
 
   void weigh(std::size_t index) {
@@ -258,7 +262,7 @@ class Scales {
       Cost const cost{candidate.weight->seconds, candidate.weight->bytes_max, index};
       if (best_ && *best_ < cost) return;
       best_ = cost;
-      weighed_ = {std::move(plan), std::move(simulation)};
+      taken_ = {std::move(plan), std::move(simulation), {}};
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
     }
@@ -280,7 +284,7 @@ class Scales {
   std::map<Layouts const*, Samples> samples_;  ///< once asked for
   double steps_weighed_ = 0.0;
   std::optional<Cost> best_;
-  std::optional<Weighed> weighed_;  ///< the best, if it was weighed
+  std::optional<Taken> taken_;
 };
 
 }  // namespace

@@ -4,28 +4,31 @@
 
 namespace plait {
 
-std::vector<Gathering> gather(std::vector<Arrival> const& arrivals) {
-  std::vector<Gathering> found;
-  found.reserve(arrivals.size());
+Gathered gather(std::vector<Arrival> const& arrivals) {
+  Gathered gathered;
+  auto& [found, taken_by] = gathered;
+  taken_by.reserve(arrivals.size());
   std::size_t first = 0;  // gathering of the round at hand
   for (Arrival const& arrival : arrivals) {
-    if (!found.empty() && found.back().arrivals.front().round != arrival.round) first = found.size();
+    if (!found.empty() && found.back().round != arrival.round) first = found.size();
     auto const open = std::find_if(
         found.begin() + static_cast<std::ptrdiff_t>(first), found.end(), [&](Gathering const& gathering) {
           return gathering.slice.end == arrival.slice.begin || arrival.slice.end == gathering.slice.begin;
         });
+    taken_by.push_back(static_cast<std::size_t>(open - found.begin()));
     if (open == found.end()) {
-      found.push_back({{arrival}, arrival.slice});
+      found.push_back({.slice = arrival.slice, .round = arrival.round, .first = taken_by.size() - 1});
       continue;
     }
-    open->arrivals.push_back(arrival);
+    ++open->count;
     open->slice = {std::min(open->slice.begin, arrival.slice.begin),
                    std::max(open->slice.end, arrival.slice.end)};
   }
-  return found;
+  return gathered;
 }
 
 std::vector<Slice> joined(Layout const& layout, int first, int ranks) {
+  if (ranks == 1) return layout.slices(first);
   std::vector<Slice> slices;
   for (int rank = first; rank < first + ranks; ++rank) {
     slices.insert(slices.end(), layout.slices(rank).begin(), layout.slices(rank).end());

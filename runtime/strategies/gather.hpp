@@ -20,14 +20,20 @@ struct Arrival {
 /// Arrivals of one round whose slices touch: they lie as one block in one slot, so that one fold takes them
 /// all.
 struct Gathering {
-  std::vector<Arrival> arrivals;
   Slice slice;
-  /// The first round in which it can be used.
-  [[nodiscard]] std::size_t ready() const { return arrivals.front().round + 1; }
+  std::size_t round;      ///< in which they are sent
+  std::size_t count = 1;  ///< arrivals
+  std::size_t first = 0;  ///< of them: its index
+};
+
+/// What arrivals are gathered into, and by arrival which gathering takes it.
+struct Gathered {
+  std::vector<Gathering> gatherings;
+  std::vector<std::size_t> taken_by;
 };
 
 /// @param arrivals  in the order of their rounds
-[[nodiscard]] std::vector<Gathering> gather(std::vector<Arrival> const& arrivals);
+[[nodiscard]] Gathered gather(std::vector<Arrival> const& arrivals);
 
 /// The slices of `ranks` ranks from `first` on, joined where they touch.
 [[nodiscard]] std::vector<Slice> joined(Layout const& layout, int first, int ranks);

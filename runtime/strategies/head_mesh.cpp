@@ -4,44 +4,12 @@
 #include <utility>
 
 #include "gather.hpp"
+#include "mesh_pieces.hpp"
 #include "mesh_ranks.hpp"
 #include "plait/plan_builder.hpp"
 
 namespace plait {
 namespace {
-
-/// Sent from the caller's own tensor, not from a piece that was gathered.
-constexpr std::size_t resting = ~std::size_t{0};
-
-/// Queries or keys of one head share on one rank: at rest, or gathered from arrivals.
-struct Piece {
-  BlockId block;
-  Slice slice;
-  std::vector<Arrival> arrivals = {};  ///< none: at rest
-  SlotId slot = at_rest;
-  bool own = true;        ///< of its group's tokens
-  std::size_t ready = 0;  ///< the first round in which it can be used
-};
-
-/// Query rows on a rank: its group's (own), or foreign ones, whose states return.
-struct Row : Piece {
-  std::size_t met = 0;      ///< the first columns: folded, or nothing to fold
-  std::size_t pending = 0;  ///< columns that are not met
-  SlotId state = at_rest;
-  std::size_t states_expected = 0;  ///< from foreign ranks
-  bool leaving = false;             ///< its state, or its output, is sent in the next round
-  bool finished = false;
-  SlotId out = at_rest;
-};
-
-struct RankState {
-  HeadRange heads;
-  std::vector<Row> rows;
-  std::vector<Piece> columns;  ///< in the order in which they can be used
-  std::size_t here = 0;        ///< columns that can be used in the round at hand
-  std::size_t keys_ready = 0;  ///< the first round in which all columns can be used
-  Index turn = 0;              ///< pairs to fold in a round once all is here
-};
 
 /// A state on its way back.
 struct Return {
@@ -96,8 +64,9 @@ class HeadMesh {
   }
 
  private:
-  RankState& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
-  [[nodiscard]] HeadRange heads_of(int share) const {
+  RankPieces& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
+  [[nodiscard]] HeadRange heads_of(int rank) const {
+    int const share = place_.share_of(rank);
     return {shape_.kv_heads * share / u_, shape_.kv_heads * (share + 1) / u_};
   }
   [[nodiscard]] bool keeps(Slice q, Slice kv) const { return mask_.meets(q, kv); }
@@ -106,37 +75,54 @@ class HeadMesh {
     return static_cast<Index>(ranks) * mask_.q_tokens() / plan_.ranks();
   }
 
+  template <class Held>
+  BlockId add(Slice slice, HeadRange heads, int home) {
+    constexpr bool is_row = std::is_same_v<Held, Row>;
+    return is_row ? plan_.add_q(slice, heads, home) : plan_.add_kv(slice, heads, home);
+  }
   /// The part of one of the slices of `home` that is for one share of the heads.
-  BlockId part(Tensor tensor, Slice slice, int share, int home) {
-    if (u_ == 1) {  // all heads: a block that there is
-      auto const& blocks = tensor == Tensor::q ? plan_.q_blocks(home) : plan_.kv_blocks(home);
-      return *std::ranges::find(blocks, slice, [&](BlockId id) { return plan_.block(id).slice; });
-    }
-    HeadRange const heads = heads_of(share);
-    return tensor == Tensor::q ? plan_.add_q(slice, heads, home) : plan_.add_kv(slice, heads, home);
+  template <class Held>
+  BlockId part(Slice slice, HeadRange heads, int home) {
+    if (u_ > 1) return add<Held>(slice, heads, home);
+    // All heads: a block that there is.
+    auto const blocks = std::is_same_v<Held, Row> ? plan_.q_blocks(home) : plan_.kv_blocks(home);
+    return *std::ranges::find(blocks, slice, [&](BlockId id) { return plan_.block(id).slice; });
+  }
+
+  /// Whether more matters of a transfer than its time: rows go back where they came from.
+  template <class Held>
+  [[nodiscard]] bool moves(int from, int to) const {
+    return std::is_same_v<Held, Row> || plan_.writes(from) || plan_.writes(to);
+  }
+  /// Whether what a rank has of its own group goes to any that is written.
+  template <class Held>
+  [[nodiscard]] bool sends(int rank) const {
+    return std::is_same_v<Held, Row> || place_.below(rank);
   }
 
   /// Gathers arrivals, in the order of their rounds, into new blocks; alone, an arrival is its own block.
   template <class Held>
   void hold(std::vector<Arrival> const& arrivals, int rank, bool own, std::vector<Held>& held) {
-    HeadRange const heads = at(rank).heads;
-    for (Gathering& gathering : gather(arrivals)) {
-      Held piece;
-      bool const alone = gathering.arrivals.size() == 1;
+    HeadRange const heads = heads_of(rank);
+    bool const named = own ? sends<Held>(rank) : std::is_same_v<Held, Row> || plan_.writes(rank);
+    auto const [gatherings, taken_by] = gather(arrivals);
+    std::size_t const before = held.size();
+    held.reserve(before + gatherings.size());
+    for (Gathering const& gathering : gatherings) {
+      Held& piece = held.emplace_back();
+      Arrival const& first = arrivals[gathering.first];
       piece.slice = gathering.slice;
       piece.own = own;
-      piece.ready = gathering.ready();
+      piece.ready = gathering.round + 1;
       gathered_by_ = std::max(gathered_by_, piece.ready);
-      if constexpr (std::is_same_v<Held, Row>) {
-        piece.block =
-            alone ? gathering.arrivals.front().block : plan_.add_q(piece.slice, heads, Block::gathered);
-      } else {
-        piece.block =
-            alone ? gathering.arrivals.front().block : plan_.add_kv(piece.slice, heads, Block::gathered);
-      }
-      // Of other groups, what they have matters, not how it came.
-      if (!own || place_.followed(rank)) piece.arrivals = std::move(gathering.arrivals);
-      held.push_back(std::move(piece));
+      piece.block = !named                   ? unnamed
+                    : gathering.count > 1    ? add<Held>(piece.slice, heads, Block::gathered)
+                    : first.block == unnamed ? part<Held>(piece.slice, heads, first.from)
+                                             : first.block;
+    }
+    if (own && !place_.followed(rank)) return;  // what other groups have matters, not how it came
+    for (std::size_t i = 0; i < arrivals.size(); ++i) {
+      if (moves<Held>(arrivals[i].from, rank)) held[before + taken_by[i]].arrivals.push_back(arrivals[i]);
     }
   }
 
@@ -147,26 +133,29 @@ class HeadMesh {
     Lists<Slice> q;  // by rank
     Lists<Slice> kv;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      at(rank).heads = heads_of(place_.share_of(rank));
+      bool const matters = place_.beside(rank) || place_.above(rank);
       for (Slice const slice : layouts_.q.slices(rank)) {
-        if (u_ == 1 || keeps(slice, all_kv)) q.add(slice);
+        if (place_.beside(rank) && (u_ == 1 || keeps(slice, all_kv))) q.add(slice);
       }
       q.end_list();
       for (Slice const slice : layouts_.kv.slices(rank)) {
-        if (keeps(all_q, slice)) kv.add(slice);
+        if (matters && keeps(all_q, slice)) kv.add(slice);
       }
       kv.end_list();
     }
     // Queries of other rows of the mesh do not go to ranks that are written, nor do keys of other columns:
-    // when they come is enough.
+    // when they come is enough. In the last round comes something from every rank that has anything.
+    if (!mask_.bands().empty()) {
+      for_each_source(0, [&](std::size_t round, int) { gathered_by_ = round + 1; });
+    }
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      for_each_source(rank, [&](std::size_t round, int from) {
-        auto const source = static_cast<std::size_t>(from);
-        if (!q[source].empty() || !kv[source].empty()) gathered_by_ = std::max(gathered_by_, round + 1);
-        if (!kv[source].empty()) at(rank).keys_ready = round + 1;
-      });
-      if (place_.beside(rank)) exchange(Tensor::q, rank, q, at(rank).rows);
-      if (place_.above(rank)) exchange(Tensor::kv, rank, kv, at(rank).columns);
+      if (place_.beside(rank)) {
+        for_each_source(rank, [&](std::size_t round, int from) {
+          if (!kv[static_cast<std::size_t>(from)].empty()) at(rank).keys_ready = round + 1;
+        });
+        exchange(rank, q, at(rank).rows);
+      }
+      if (place_.above(rank)) exchange(rank, kv, at(rank).columns);
     }
   }
 
@@ -182,24 +171,25 @@ class HeadMesh {
   }
 
   template <class Held>
-  void exchange(Tensor tensor, int rank, Lists<Slice> const& slices, std::vector<Held>& held) {
-    int const share = place_.share_of(rank);
+  void exchange(int rank, Lists<Slice> const& slices, std::vector<Held>& held) {
+    HeadRange const heads = heads_of(rank);
     for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
       Held& piece = held.emplace_back();
-      piece.block = part(tensor, slice, share, rank);
+      piece.block = sends<Held>(rank) ? part<Held>(slice, heads, rank) : unnamed;
       piece.slice = slice;
     }
-    std::vector<Arrival> arrivals;
+    arrivals_.clear();
     for_each_source(rank, [&](std::size_t round, int from) {
+      bool const named = place_.followed(rank) && moves<Held>(from, rank);
       for (Slice const slice : slices[static_cast<std::size_t>(from)]) {
-        arrivals.push_back({.round = round,
-                            .from = from,
-                            .piece = resting,
-                            .block = part(tensor, slice, share, from),
-                            .slice = slice});
+        arrivals_.push_back({.round = round,
+                             .from = from,
+                             .piece = resting,
+                             .block = named ? part<Held>(slice, heads, from) : unnamed,
+                             .slice = slice});
       }
     });
-    hold(arrivals, rank, true, held);
+    hold(arrivals_, rank, true, held);
   }
 
   [[nodiscard]] bool meets_keys(int rank, Slice q) const {
@@ -210,14 +200,14 @@ class HeadMesh {
     return false;
   }
   [[nodiscard]] bool meets_queries(int rank, Slice kv) const {
-    auto const& queries = row_q_slices_[static_cast<std::size_t>(place_.row_of(rank))];
+    auto const queries = row_q_slices_[static_cast<std::size_t>(place_.row_of(rank))];
     return std::ranges::any_of(queries, [&](Slice q) { return keeps(q, kv); });
   }
 
   /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece.
   template <class Visit>
   void arriving(int rank, MeshStep step, Visit&& visit) {
-    RankState& from = at(place_.source(rank, step));
+    RankPieces& from = at(place_.source(rank, step));
     if (step.queries) {
       for (std::size_t i = 0; i < from.rows.size() && from.rows[i].own; ++i) {
         if (meets_keys(rank, from.rows[i].slice)) visit(from.rows[i], i);
@@ -247,21 +237,19 @@ class HeadMesh {
   }
 
   void gather_mesh() {
-    for (int group = 0; group < place_.groups(); ++group) {
-      q_slices_.add_all(joined(layouts_.q, group * u_, u_));
-      q_slices_.end_list();
-    }
+    auto const list = [&](Layout const& layout, int ranks, Lists<Slice>& lists) {
+      for (int first = 0; first < plan_.ranks(); first += ranks) {
+        lists.add_all(joined(layout, first, ranks));
+        lists.end_list();
+      }
+    };
+    list(layouts_.q, u_, q_slices_);
     if (layouts_.q == layouts_.kv) {
       kv_slices_ = q_slices_;
     } else {
-      for (int group = 0; group < place_.groups(); ++group) {
-        kv_slices_.add_all(joined(layouts_.kv, group * u_, u_));
-        kv_slices_.end_list();
-      }
+      list(layouts_.kv, u_, kv_slices_);
     }
-    for (int row = 0; row < grid_.b; ++row) {
-      row_q_slices_.push_back(joined(layouts_.q, row * grid_.a * u_, grid_.a * u_));
-    }
+    list(layouts_.q, grid_.a * u_, row_q_slices_);
     std::vector<MeshStep> const& order = place_.order();
     std::size_t const first = gathered_by_;
     std::size_t const steps_a_round =
@@ -269,10 +257,12 @@ class HeadMesh {
     if (std::size_t const used = steps_used(order); used > 0) {
       gathered_by_ = first + (used - 1) / steps_a_round + 1;
     }
+    std::vector<Arrival> q_arrivals;
+    std::vector<Arrival> kv_arrivals;
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
       if (!place_.beside(rank) && !place_.below(rank)) continue;
-      std::vector<Arrival> q_arrivals;
-      std::vector<Arrival> kv_arrivals;
+      q_arrivals.clear();
+      kv_arrivals.clear();
       for (std::size_t const index : place_.steps_that_matter(rank)) {
         MeshStep const step = order[index];
         int const from = place_.source(rank, step);
@@ -285,9 +275,9 @@ class HeadMesh {
       hold(q_arrivals, rank, false, at(rank).rows);
       hold(kv_arrivals, rank, false, at(rank).columns);
       if (!place_.beside(rank)) continue;
-      for (std::size_t index = order.size(); index-- > 0;) {
-        if (order[index].queries || !brings(rank, order[index])) continue;
-        at(rank).keys_ready = first + index / steps_a_round + 1;
+      for (int distance = grid_.b - 1; distance > 0; --distance) {
+        if (!brings(rank, {.queries = false, .distance = distance})) continue;
+        at(rank).keys_ready = first + place_.key_step(distance) / steps_a_round + 1;
         break;
       }
     }
@@ -296,8 +286,7 @@ class HeadMesh {
   /// With heads spread, rows that see no key need not travel to learn it.
   void finish_rows_without_keys() {
     if (u_ == 1) return;
-    for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      if (!plan_.writes(rank)) continue;
+    for (int const rank : plan_.written()) {
       for (BlockId const q : plan_.q_blocks(rank)) {
         if (!keeps(plan_.block(q).slice, {0, mask_.kv_tokens()})) plan_.finish(rank, q, at_rest, at_rest);
       }
@@ -374,14 +363,16 @@ class HeadMesh {
   bool fold(int rank, Row& row, std::size_t round) {
     bool folded = false;
     if (row.pending == 0 || row.ready > round) return false;
-    auto const& [heads, rows, columns, here, keys_ready, turn] = at(rank);
+    auto const& [rows, columns, here, keys_ready, turn] = at(rank);
     row.pending = columns.size() - here;
-    for (; row.met < here; ++row.met) {
+    // Of what is not written, whether there is anything to fold is enough.
+    for (; row.met < here && (plan_.writes(rank) || !folded); ++row.met) {
       Piece const& column = columns[row.met];
       if (!keeps(row.slice, column.slice)) continue;
       plan_.fold(rank, row.block, row.slot, column.block, column.slot, state_of(rank, row));
       folded = true;
     }
+    row.met = here;
     return folded;
   }
 
@@ -394,7 +385,7 @@ class HeadMesh {
 
   void fold(int rank, std::size_t round) {
     if (!place_.followed(rank)) return wait_for_keys(rank, round);
-    auto& [heads, rows, columns, here, keys_ready, turn] = at(rank);
+    auto& [rows, columns, here, keys_ready, turn] = at(rank);
     while (here < columns.size() && columns[here].ready <= round) ++here;
     bool busy = false;
     for (Row& row : rows) {
@@ -460,12 +451,13 @@ class HeadMesh {
   Grid grid_;
   PlanBuilder plan_;
   MeshRanks place_;
-  std::vector<RankState> ranks_;
+  std::vector<RankPieces> ranks_;
   Lists<Slice> q_slices_;  ///< by group, joined where they touch
   Lists<Slice> kv_slices_;
-  std::vector<std::vector<Slice>> row_q_slices_;  ///< by row of the mesh, joined where they touch
-  std::size_t gathered_by_ = 0;                   ///< the round in which everything is where it is folded
-  std::vector<std::vector<Due>> due_;             ///< by round
+  Lists<Slice> row_q_slices_;          ///< by row of the mesh, joined where they touch
+  std::vector<Arrival> arrivals_;      ///< of the rank at hand
+  std::size_t gathered_by_ = 0;        ///< the round in which everything is where it is folded
+  std::vector<std::vector<Due>> due_;  ///< by round
   std::vector<Return> returning_;
   std::vector<Return> returned_;
 };

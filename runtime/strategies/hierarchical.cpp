@@ -58,33 +58,29 @@ class DoubleRing {
     return by_block[index];
   }
 
-  /// How far a block must go: between nodes, and within each node after its home's.
+  /// How far a block must go.
   struct Reach {
-    int outer = 0;           ///< the last outer step in which it is needed
-    std::vector<int> inner;  ///< by outer step: the last inner step in which it is needed, once asked for
+    static constexpr int unknown = -1;
+    int outer = unknown;  ///< the last outer step in which it is needed
+    RankSet needs;        ///< the ranks that need it
   };
-  static constexpr int unknown = -2;
-  Reach& reach_of(BlockId kv) {
+  Reach const& reach_of(BlockId kv) {
     Reach& reach = entry(reach_, kv);
-    if (!reach.inner.empty()) return reach;
-    reach.inner.assign(static_cast<std::size_t>(nodes_), unknown);
-    RankSet const& needs = entry(needs_, kv) = plan_.ranks_that_need(kv);
-    int const home_node = node_of(plan_.block(kv).home);
-    reach.outer = nodes_ - 1;
-    auto const needed = [&](int node) { return needs.last({node * size_, (node + 1) * size_}) >= 0; };
-    while (reach.outer > 0 && !needed((home_node + reach.outer) % nodes_)) --reach.outer;
+    if (reach.outer != Reach::unknown) return reach;
+    reach.needs = plan_.ranks_that_need(kv);
+    int const node = node_of(plan_.block(kv).home);
+    int const around = reach.needs.last({0, node * size_});
+    int const last = around >= 0 ? around + plan_.ranks() : reach.needs.last({node * size_, plan_.ranks()});
+    reach.outer = std::max(0, node_of(last) - node);
     return reach;
   }
   /// The last inner step of the outer one in which the block is needed: 0 if it is not.
-  int last_inner(BlockId kv, Reach& reach, int home, int outer) {
-    int& inner = reach.inner[static_cast<std::size_t>(outer)];
-    if (inner != unknown) return inner;
+  [[nodiscard]] int last_inner(Reach const& reach, int home, int outer) const {
     int const first = (node_of(home) + outer) % nodes_ * size_;
     int const start = first + home % size_;
-    RankSet const& needs = entry(needs_, kv);
-    int const around = needs.last({first, start});
-    int const last = around >= 0 ? around + size_ : needs.last({start, first + size_});
-    return inner = std::max(0, last - start);
+    int const around = reach.needs.last({first, start});
+    int const last = around >= 0 ? around + size_ : reach.needs.last({start, first + size_});
+    return std::max(0, last - start);
   }
 
   /// The blocks that a rank holds in a step: of the rank there from which they came.
@@ -92,8 +88,8 @@ class DoubleRing {
     int const home = rank_at(node_of(rank) - outer, rank % size_ + size_ - inner);
     blocks.clear();
     for (BlockId const kv : plan_.kv_blocks(home)) {
-      Reach& reach = reach_of(kv);
-      if (outer <= reach.outer && inner <= last_inner(kv, reach, home, outer)) blocks.push_back(kv);
+      Reach const& reach = reach_of(kv);
+      if (outer <= reach.outer && inner <= last_inner(reach, home, outer)) blocks.push_back(kv);
     }
   }
 
@@ -108,7 +104,7 @@ class DoubleRing {
       for (BlockId const q : plan_.q_blocks(rank)) {
         if (plan_.meet(q, blocks[i])) plan_.fold_at_home(rank, q, blocks[i], slots[i]);
       }
-      if (inner < last_inner(blocks[i], reach_of(blocks[i]), plan_.block(blocks[i]).home, outer)) {
+      if (inner < last_inner(reach_of(blocks[i]), plan_.block(blocks[i]).home, outer)) {
         at(beside(rank)).passed.push_back(plan_.send(rank, slots[i], beside(rank), blocks[i]));
       }
       if (inner > 0) plan_.release(rank, slots[i]);
@@ -174,7 +170,6 @@ class DoubleRing {
   std::vector<int> holding_;                 ///< those, and the ranks that they send to
   std::vector<BlockId> held_;                ///< of the rank at hand, in this round
   std::vector<BlockId> first_;               ///< when the outer step began
-  std::vector<RankSet> needs_;               ///< by block, once asked for
   std::vector<Reach> reach_;                 ///< by block, once asked for
   std::vector<std::vector<BlockId>> parts_;  ///< by block, once asked for
 };

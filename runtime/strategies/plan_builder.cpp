@@ -49,44 +49,58 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
             .programs = {}},
       kv_pieces_(kv_pieces) {
   auto const count = static_cast<std::size_t>(layouts.q.ranks());
-  writes_.assign(count, only.empty() ? 1 : 0);
-  for (int const rank : only) at(writes_, rank) = 1;
+  nth_written_.assign(count, only.empty() ? 0 : none);
+  for (int const rank : only) at(nth_written_, rank) = 0;
   for (int rank = 0; rank < ranks(); ++rank) {
-    if (writes(rank)) written_.push_back(rank);
+    if (!writes(rank)) continue;
+    at(nth_written_, rank) = static_cast<int>(written_.size());
+    written_.push_back(rank);
   }
-  rank_states_.resize(count);
+  rank_states_.resize(written_.size());
   plan_.programs.resize(count);
-  add_blocks_at_rest();
+  q_lists_.assign(count, none);
+  kv_lists_.assign(count, none);
+  // Lists that strategies look at stay where they are while others are added.
+  std::size_t q_slices = 0;
+  std::size_t kv_pieces_at_most = 0;
+  for (int rank = 0; rank < ranks(); ++rank) {
+    q_slices += layouts.q.slices(rank).size();
+    kv_pieces_at_most += layouts.kv.slices(rank).size() * static_cast<std::size_t>(kv_pieces_);
+  }
+  q_blocks_.reserve(q_slices);
+  kv_blocks_.reserve(kv_pieces_at_most);
+  plan_.blocks.reserve(3 * q_slices + kv_pieces_at_most);
+  if (!writes_all()) return;
+  for (int rank = 0; rank < ranks(); ++rank) {
+    list_q_blocks(rank);
+    list_kv_blocks(rank);
+  }
 }
 
-void PlanBuilder::add_blocks_at_rest() {
-  HeadRange const heads{0, plan_.problem.shape.kv_heads};
-  std::size_t at_rest_blocks = 0;
-  for (int rank = 0; rank < ranks(); ++rank) {
-    at_rest_blocks += 3 * plan_.layouts.q.slices(rank).size() +
-                      plan_.layouts.kv.slices(rank).size() * static_cast<std::size_t>(kv_pieces_);
+void PlanBuilder::list_q_blocks(int rank) {
+  at(q_lists_, rank) = static_cast<int>(q_blocks_.size());
+  for (Slice const slice : plan_.layouts.q.slices(rank)) {
+    q_blocks_.add(add_q(slice, all_heads(), rank));
   }
-  plan_.blocks.reserve(at_rest_blocks);
-  std::vector<std::vector<BlockId>> pieces_of_rank(static_cast<std::size_t>(kv_pieces_));
-  for (int rank = 0; rank < ranks(); ++rank) {
-    for (Slice const slice : plan_.layouts.q.slices(rank)) {
-      q_blocks_.add(add_q(slice, heads, rank));
+  q_blocks_.end_list();
+}
+
+void PlanBuilder::list_kv_blocks(int rank) {
+  at(kv_lists_, rank) = static_cast<int>(kv_blocks_.size());
+  cut_.resize(static_cast<std::size_t>(kv_pieces_));
+  for (Slice const slice : plan_.layouts.kv.slices(rank)) {
+    // A short slice has fewer pieces than others: they would cost more than they hide.
+    Index const pieces = std::clamp<Index>(slice.size() / least_piece, 1, kv_pieces_);
+    for (Index piece = 0; piece < pieces; ++piece) {
+      Slice const part{cut_of(slice, piece, pieces), cut_of(slice, piece + 1, pieces)};
+      if (part.empty()) continue;
+      cut_[static_cast<std::size_t>(piece)].push_back(add_kv(part, all_heads(), rank));
     }
-    q_blocks_.end_list();
-    for (Slice const slice : plan_.layouts.kv.slices(rank)) {
-      // A short slice has fewer pieces than others: they would cost more than they hide.
-      Index const pieces = std::clamp<Index>(slice.size() / least_piece, 1, kv_pieces_);
-      for (Index piece = 0; piece < pieces; ++piece) {
-        Slice const part{cut_of(slice, piece, pieces), cut_of(slice, piece + 1, pieces)};
-        if (part.empty()) continue;
-        pieces_of_rank[static_cast<std::size_t>(piece)].push_back(add_kv(part, heads, rank));
-      }
-    }
-    for (auto& blocks : pieces_of_rank) {
-      kv_blocks_.add_all(blocks);
-      kv_blocks_.end_list();
-      blocks.clear();
-    }
+  }
+  for (auto& blocks : cut_) {
+    kv_blocks_.add_all(blocks);
+    kv_blocks_.end_list();
+    blocks.clear();
   }
 }
 
@@ -118,11 +132,13 @@ bool PlanBuilder::meet(BlockId q, BlockId kv) const {
 }
 
 bool PlanBuilder::rank_needs(int rank, BlockId kv) const {
-  return std::ranges::any_of(q_blocks(rank), [&](BlockId q) { return meet(q, kv); });
+  return std::ranges::any_of(plan_.layouts.q.slices(rank),
+                             [&](Slice q) { return plan_.problem.mask.meets(q, block(kv).slice); });
 }
 
 bool PlanBuilder::rank_serves(int rank, BlockId q) const {
-  return std::ranges::any_of(kv_blocks(rank), [&](BlockId kv) { return meet(q, kv); });
+  return std::ranges::any_of(plan_.layouts.kv.slices(rank),
+                             [&](Slice kv) { return plan_.problem.mask.meets(block(q).slice, kv); });
 }
 
 RankSet PlanBuilder::ranks_that_need(BlockId kv) const {
@@ -136,8 +152,8 @@ RankSet PlanBuilder::ranks_that_serve(BlockId q) const {
 SlotId PlanBuilder::acquire(int rank, BlockId id) {
   if (!writes(rank)) return at_rest;
   std::uint64_t const need = bytes(block(id), plan_.problem.shape);
-  auto& slots = at(rank_states_, rank).slots;
-  FreeSlots* const free = at(rank_states_, rank).best_free(need);
+  auto& slots = rank_state(rank).slots;
+  FreeSlots* const free = rank_state(rank).best_free(need);
   if (free == nullptr) {
     slots.push_back({.bytes = need, .holds_state = false});
     return static_cast<SlotId>(slots.size() - 1);
@@ -168,7 +184,7 @@ void PlanBuilder::RankState::add_free(std::uint64_t bytes, SlotId slot) {
 }
 
 void PlanBuilder::release(int rank, SlotId id) {
-  if (id != at_rest) at(rank_states_, rank).released.push_back(id);
+  if (id != at_rest) rank_state(rank).released.push_back(id);
 }
 
 SlotId PlanBuilder::send(int from, SlotId from_slot, int to, BlockId id) {
@@ -254,7 +270,7 @@ void PlanBuilder::end_round() {
                             .merges = static_cast<std::uint32_t>(program.merges.size()),
                             .finishes = static_cast<std::uint32_t>(program.finishes.size()),
                             .reductions = static_cast<std::uint32_t>(program.reductions.size())});
-    RankState& state = at(rank_states_, rank);
+    RankState& state = rank_state(rank);
     if (state.released.empty()) continue;
     for (SlotId const id : state.released) state.add_free(slot(rank, id).bytes, id);
     state.released.clear();
@@ -284,7 +300,7 @@ void PlanBuilder::drop_empty_rounds() {
 Plan PlanBuilder::done() && {
   drop_empty_rounds();
   for (int const rank : written_) {
-    for (Slot const& used : at(rank_states_, rank).slots) {
+    for (Slot const& used : rank_state(rank).slots) {
       at(plan_.programs, rank).slots.push_back(used.bytes);
     }
   }
@@ -302,11 +318,12 @@ Plan PlanBuilder::finish_at_home() && {
     if (!(ends.back() == before)) at(finishes, rank) = 1;
   }
   drop_empty_rounds();
-  home_states_.resize(plan_.blocks.size(), at_rest);
   for (int const rank : written_) {
     if (at(finishes, rank) == 0) continue;
     Program& program = at(plan_.programs, rank);
-    for (BlockId const q : q_blocks(rank)) {
+    auto const blocks = q_blocks(rank);
+    home_states_.resize(plan_.blocks.size(), at_rest);
+    for (BlockId const q : blocks) {
       finish(rank, q, home_states_[static_cast<std::size_t>(q)], at_rest);
     }
     if (program.ends.empty()) program.ends.emplace_back();

@@ -22,7 +22,7 @@ int hops_needed(PlanBuilder const& plan, int home, BlockId kv) {
 }
 
 /// The travellers whose homes send them off in the turn of `piece`, by home.
-std::vector<std::vector<Traveller>> travellers(PlanBuilder const& plan, Index piece) {
+std::vector<std::vector<Traveller>> travellers(PlanBuilder& plan, Index piece) {
   std::vector<std::vector<Traveller>> found(static_cast<std::size_t>(plan.ranks()));
   for (int home = 0; home < plan.ranks(); ++home) {
     auto& mine = found[static_cast<std::size_t>(home)];

@@ -45,13 +45,15 @@ class VisitWriter {
  public:
   VisitWriter(PlanBuilder const& plan, Return by) : plan_(plan), by_(by) {}
 
-  [[nodiscard]] Visit write(BlockId q) const {
+  [[nodiscard]] Visit write(BlockId q) {
     int const home = plan_.block(q).home;
     RankSet const ranks = plan_.ranks_that_serve(q);
     int const before = ranks.count({0, home});
     int const after = ranks.count({home + 1, plan_.ranks()});
     Visit visit{.q = q, .size = static_cast<std::size_t>(1 + before + after), .members = {}};
-    for (std::size_t const index : indices(ranks, home, visit.size)) {
+    list_indices(ranks, home, visit.size);
+    visit.members.reserve(indices_.size());
+    for (std::size_t const index : indices_) {
       auto const n = static_cast<int>(index) - 1;
       int const rank = index == 0  ? home
                        : n < after ? ranks.at(ranks.count({0, home + 1}) + n)
@@ -64,14 +66,14 @@ class VisitWriter {
 
  private:
   /// Of the members, ascending.
-  [[nodiscard]] std::vector<std::size_t> indices(RankSet const& ranks, int home, std::size_t size) const {
-    std::vector<std::size_t> found;
+  void list_indices(RankSet const& ranks, int home, std::size_t size) {
+    auto& found = indices_;
     if (plan_.writes_all() || (by_ != Return::log && plan_.writes(home))) {
       found.resize(size);
       std::iota(found.begin(), found.end(), std::size_t{0});
-      return found;
+      return;
     }
-    found.push_back(0);
+    found.assign(1, 0);
     for (int const rank : plan_.written()) {
       if (rank != home && !ranks.contains(rank)) continue;
       int const distance = rank > home ? ranks.count({home + 1, rank + 1})
@@ -88,7 +90,7 @@ class VisitWriter {
         found.push_back(index);
       }
     }
-    return ascending(std::move(found));
+    found = ascending(std::move(found));
   }
 
   /// Where the member of that index is, if there.
@@ -100,16 +102,22 @@ class VisitWriter {
 
   PlanBuilder const& plan_;
   Return by_;
+  std::vector<std::size_t> indices_;  ///< of the visit at hand
 };
 
 class Tree {
  public:
   Tree(PlanBuilder& plan, Return by) : plan_(plan), return_(by) {
-    VisitWriter const writer(plan, by);
+    VisitWriter writer(plan, by);
     for (int home = 0; home < plan.ranks(); ++home) {
-      for (BlockId const q : plan.q_blocks(home)) visits_.push_back(writer.write(q));
+      for (BlockId const q : plan.q_blocks(home)) {
+        Visit visit = writer.write(q);
+        most_ = std::max(most_, visit.size);
+        // Every rank lists every reduction; of messages, only those of its own are written.
+        bool const matters = visit.members.size() > 1 || plan.writes(home) || by == Return::native;
+        if (matters) visits_.push_back(std::move(visit));
+      }
     }
-    for (Visit const& visit : visits_) most_ = std::max(most_, visit.size);
   }
 
   void write() {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <tuple>
 
 #include "plait/strategy.hpp"
@@ -212,6 +213,26 @@ TEST(Planner, TellsAnEstimateFromASimulation) {
   ASSERT_TRUE(alone.simulation);
   EXPECT_TRUE(alone.sampled.empty());
   EXPECT_EQ(alone.predicted_seconds, simulated);
+}
+
+/// Where ranks, nodes and samples are powers of two, the ranks sampled have different heads and places in a
+/// node.
+TEST(Planner, SamplesRanksOfManyPlacesInTheirNode) {
+  constexpr Index tokens = Index{1} << 20;
+  constexpr int ranks = 1024;
+  constexpr int node = 8;
+  Problem const problem = prefill(tokens, Mask::causal(tokens, tokens), 64, 8);
+  Choice const estimate = select_plan(problem, ranks, "ulysses:2+mesh:8x64", "auto", machine("h200"),
+                                      Reduce::p2p, Weigh::sampled);
+  std::set<int> places;
+  std::set<int> nodes;
+  for (int const rank : estimate.sampled) {
+    if (rank / node == ranks / 2 / node) continue;  // neighbours, all of which are sampled
+    places.insert(rank % node);
+    nodes.insert(rank / node);
+  }
+  EXPECT_GE(places.size(), 4U);
+  EXPECT_GE(nodes.size(), 7U);
 }
 
 TEST(Planner, NamesWhatItCannotDo) {

@@ -10,33 +10,15 @@
 #include "plait/strategy.hpp"
 #include "plait/work.hpp"
 #include "random_problem.hpp"
+#include "simulate_case.hpp"
 
 namespace plait {
 namespace {
 
-constexpr Index tokens = 4000;
-constexpr int ranks = 4;
-
-Problem full_problem() {
-  Shape const shape{.q_tokens = tokens,
-                    .kv_tokens = tokens,
-                    .q_heads = 1,
-                    .kv_heads = 1,
-                    .head_dim = 32,
-                    .value_dim = 32,
-                    .dtype = DType::f32};
-  return {.shape = shape, .mask = Mask::full(tokens, tokens), .scale = 1.0};
-}
-
-/// One level of equal links, and memory that costs nothing.
-Machine flat_machine(double flops_per_second, double bytes_per_second, double latency_seconds) {
-  Link const link{.latency_seconds = latency_seconds, .bytes_per_second = bytes_per_second};
-  return {.flops_per_second = flops_per_second,
-          .memory_bytes_per_second = 1e15,
-          .key_bytes_per_second = 1e15,
-          .node = link,
-          .network = link};
-}
+using test::flat_machine;
+using test::full_problem;
+using test::ranks;
+using test::tokens;
 
 /// A ring of P equal blocks: P folds one after the other, each hiding a transfer that is shorter.
 TEST(Simulate, RingWithFastLinkTakesTheFoldsTime) {
@@ -460,43 +442,6 @@ TEST(Rules, TheCriticalPathOfRandomPlansIsTheirTime) {
       ASSERT_TRUE(cut.seconds > result.seconds / 2 || result.seconds == 0) << strategy;
       ASSERT_EQ(simulate(plan, machine, Record::nothing, result.seconds).seconds, result.seconds) << strategy;
     }
-  }
-}
-
-/// A program on its own is no slower than simulated among the others', whatever few ranks' are written.
-TEST(SampledSeconds, IsNeverMoreThanThePlanTakes) {
-  std::uint64_t const seed = test::seed_or(7);
-  SCOPED_TRACE(testing::Message() << "PLAIT_SEED=" << seed);
-  test::Random random(seed);
-  for (int round = 0; round < 300; ++round) {
-    Index const n = test::uniform(random, 0, round % 4 == 0 ? 3000 : 60);
-    auto const count = static_cast<int>(test::uniform(random, 1, 12));
-    Shape const shape{.q_tokens = n, .kv_tokens = n, .q_heads = 8, .kv_heads = 4, .dtype = DType::bf16};
-    Problem const problem{.shape = shape, .mask = test::random_mask(random, n, n), .scale = 1.0};
-    Layouts const layouts = test::random_layouts(random, problem.mask, count);
-    Machine const machine = test::random_machine(random, count);
-    std::array const few = {static_cast<int>(test::uniform(random, 0, count - 1)),
-                            static_cast<int>(test::uniform(random, 0, count - 1))};
-    for (std::string const& strategy : test::all_variants(problem, layouts)) {
-      double const all = simulate(make_plan(problem, layouts, strategy), machine, Record::nothing).seconds;
-      auto const [least, lockstep] =
-          sampled_seconds(make_plan(problem, layouts, strategy, few), few, machine);
-      ASSERT_LE(least, all * (1 + 1e-9)) << strategy << " on " << count << " ranks";
-      ASSERT_LE(least, lockstep * (1 + 1e-9)) << strategy << " on " << count << " ranks";
-    }
-  }
-}
-
-/// A ring of equal ranks that never wait for each other takes as long as one rank's program.
-TEST(SampledSeconds, IsTheTimeOfAProgramThatNeverWaits) {
-  Problem const problem = full_problem();
-  Plan const plan = make_plan(problem, make_layouts("contiguous", problem.mask, ranks), "ring");
-  for (double const bytes_per_second : {1e6, 1e12}) {
-    Machine const machine = flat_machine(1e9, bytes_per_second, 1e-6);
-    double const all = simulate(plan, machine, Record::nothing).seconds;
-    EXPECT_NEAR(sampled_seconds(plan, std::array{2}, machine).least, all, 1e-9 * all);
-    // Equal ranks: none waits for another in lockstep either.
-    EXPECT_NEAR(sampled_seconds(plan, std::array{0, 2, 3}, machine).lockstep, all, 1e-9 * all);
   }
 }
 

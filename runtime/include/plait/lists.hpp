@@ -28,6 +28,10 @@ class Lists {
     values_.insert(values_.end(), values.begin(), values.end());
   }
   void end_list() { ends_.push_back(values_.size()); }
+  /// Room for so many values: until there are more, lists stay where they are.
+  void reserve(std::size_t values) { values_.reserve(values); }
+  /// Lists that have ended.
+  [[nodiscard]] std::size_t size() const { return ends_.size(); }
 
   [[nodiscard]] std::span<Value const> operator[](std::size_t list) const {
     std::size_t const begin = list == 0 ? 0 : ends_[list - 1];

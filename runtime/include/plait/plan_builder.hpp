@@ -30,21 +30,24 @@ class PlanBuilder {
 
   [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
   /// Whether the program of `rank` is written: a strategy may leave out what no such rank takes part in.
-  [[nodiscard]] bool writes(int rank) const { return at(writes_, rank) != 0; }
-  [[nodiscard]] bool writes_all() const { return written_.size() == writes_.size(); }
+  [[nodiscard]] bool writes(int rank) const { return at(nth_written_, rank) != none; }
+  [[nodiscard]] bool writes_all() const { return written_.size() == nth_written_.size(); }
   /// The ranks whose programs are written, ascending.
   [[nodiscard]] std::vector<int> const& written() const { return written_; }
   /// The ranks, ascending, that are written, or are so many before one that is: all that a step between ranks
   /// of that distance matters to.
   [[nodiscard]] std::vector<int> written_or_before(int distance) const;
   [[nodiscard]] Block const& block(BlockId id) const { return plan_.block(id); }
-  /// The query blocks of a rank: one per slice of its layout, all heads.
-  [[nodiscard]] std::span<BlockId const> q_blocks(int rank) const {
-    return q_blocks_[static_cast<std::size_t>(rank)];
+  /// The query blocks of a rank: one per slice of its layout, all heads. Unless all programs are written, the
+  /// blocks of a rank are listed when they are first asked for.
+  [[nodiscard]] std::span<BlockId const> q_blocks(int rank) {
+    if (at(q_lists_, rank) == none) list_q_blocks(rank);
+    return q_blocks_[static_cast<std::size_t>(at(q_lists_, rank))];
   }
   /// The key/value blocks of a rank: the `piece`-th of each slice, all heads.
-  [[nodiscard]] std::span<BlockId const> kv_blocks(int rank, Index piece = 0) const {
-    return kv_blocks_[static_cast<std::size_t>(rank * kv_pieces_ + piece)];
+  [[nodiscard]] std::span<BlockId const> kv_blocks(int rank, Index piece = 0) {
+    if (at(kv_lists_, rank) == none) list_kv_blocks(rank);
+    return kv_blocks_[static_cast<std::size_t>(at(kv_lists_, rank) + piece)];
   }
   /// The state block, and the out block, of the rows of query block `q`.
   [[nodiscard]] BlockId state_of(BlockId q) const { return q + 1; }
@@ -102,7 +105,9 @@ class PlanBuilder {
   [[nodiscard]] Plan finish_at_home() &&;
 
  private:
-  void add_blocks_at_rest();
+  [[nodiscard]] HeadRange all_heads() const { return {0, plan_.problem.shape.kv_heads}; }
+  void list_q_blocks(int rank);
+  void list_kv_blocks(int rank);
   struct Slot {
     std::uint64_t bytes = 0;
     bool holds_state = false;  ///< a fold or merge of this plan has written it since it was acquired
@@ -128,20 +133,27 @@ class PlanBuilder {
   static T const& at(std::vector<T> const& of, int rank) {
     return of[static_cast<std::size_t>(rank)];
   }
-  Slot& slot(int rank, SlotId id) { return at(rank_states_, rank).slots[static_cast<std::size_t>(id)]; }
+  /// Of a rank that is written.
+  RankState& rank_state(int rank) { return at(rank_states_, at(nth_written_, rank)); }
+  Slot& slot(int rank, SlotId id) { return rank_state(rank).slots[static_cast<std::size_t>(id)]; }
   BlockId add(Tensor tensor, Slice slice, HeadRange heads, int home);
   SlotId home_state(int rank, BlockId q);
   void drop_empty_rounds();
   Start start_of(int rank, SlotId state);
 
+  static constexpr int none = -1;
+
   Plan plan_;
-  std::vector<char> writes_;  ///< by rank
-  std::vector<int> written_;  ///< the ranks of which that is true
+  std::vector<int> written_;
+  std::vector<int> nth_written_;  ///< by rank: where it is in that list, or none
   Index kv_pieces_;
-  Lists<BlockId> q_blocks_;          ///< by rank
-  Lists<BlockId> kv_blocks_;         ///< by rank and piece
-  std::vector<SlotId> home_states_;  ///< by query block: the slot of its state at home, or at_rest
-  std::vector<RankState> rank_states_;
+  Lists<BlockId> q_blocks_;
+  Lists<BlockId> kv_blocks_;               ///< a list for each piece
+  std::vector<int> q_lists_;               ///< by rank: which list is its, or none
+  std::vector<int> kv_lists_;              ///< by rank: which list is that of its first piece, or none
+  std::vector<SlotId> home_states_;        ///< by query block: the slot of its state at home, or at_rest
+  std::vector<RankState> rank_states_;     ///< of ranks that are written
+  std::vector<std::vector<BlockId>> cut_;  ///< by piece, of the rank that is being listed
 };
 
 }  // namespace plait
