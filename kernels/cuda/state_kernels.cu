@@ -10,7 +10,10 @@ namespace plait::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int rows_at_once = 4;  ///< of one thread: their loads are in flight together
+/// Rows of one thread whose loads are in flight together: an H200 wants more threads of a merge, which reads
+/// two states, and more loads of a finish.
+constexpr int merged_at_once = 2;
+constexpr int finished_at_once = 8;
 
 template <int width>
 struct alignas(4 * width) Floats {
@@ -30,7 +33,6 @@ struct RowThreads {
   [[nodiscard]] __device__ int row() const { return static_cast<int>(threadIdx.x) >> log2_lanes; }
   [[nodiscard]] __host__ __device__ int lanes() const { return 1 << log2_lanes; }
   [[nodiscard]] __host__ __device__ int rows() const { return threads >> log2_lanes; }
-  [[nodiscard]] __host__ __device__ int rows_of_block() const { return rows() * rows_at_once; }
 };
 
 RowThreads row_threads(Index vectors) {
@@ -57,14 +59,14 @@ __global__ void __launch_bounds__(threads) merge_kernel(MergeArgs const args) {
   using Vector = Floats<width>;
   auto const* const from = reinterpret_cast<Vector const*>(args.from.o);
   auto* const into = reinterpret_cast<Vector*>(args.into.o);
-  Index const first = Index{blockIdx.x} * args.split.rows_of_block() + args.split.row();
-  Index rows[rows_at_once];
-  float m_from[rows_at_once];
-  float l_from[rows_at_once];
-  float m_into[rows_at_once];
-  float l_into[rows_at_once];
+  Index const first = Index{blockIdx.x} * args.split.rows() * merged_at_once + args.split.row();
+  Index rows[merged_at_once];
+  float m_from[merged_at_once];
+  float l_from[merged_at_once];
+  float m_into[merged_at_once];
+  float l_into[merged_at_once];
 #pragma unroll
-  for (int i = 0; i < rows_at_once; ++i) {
+  for (int i = 0; i < merged_at_once; ++i) {
     rows[i] = min(first + i * args.split.rows(), args.rows - 1);
     m_from[i] = args.from.m[rows[i]];
     l_from[i] = args.from.l[rows[i]];
@@ -72,15 +74,15 @@ __global__ void __launch_bounds__(threads) merge_kernel(MergeArgs const args) {
     l_into[i] = carried ? args.into.l[rows[i]] : 0.0f;
   }
   for (Index at = args.split.lane(); at < args.vectors; at += args.split.lanes()) {
-    Vector left[rows_at_once];
-    Vector right[rows_at_once];
+    Vector left[merged_at_once];
+    Vector right[merged_at_once];
 #pragma unroll
-    for (int i = 0; i < rows_at_once; ++i) {
+    for (int i = 0; i < merged_at_once; ++i) {
       right[i] = from[rows[i] * args.vectors + at];
       if (carried) left[i] = into[rows[i] * args.vectors + at];
     }
 #pragma unroll
-    for (int i = 0; i < rows_at_once; ++i) {
+    for (int i = 0; i < merged_at_once; ++i) {
       if (first + i * args.split.rows() >= args.rows) continue;
       if (carried) {
         RowMerge const merge = merge_rows(m_into[i], m_from[i]);
@@ -93,7 +95,7 @@ __global__ void __launch_bounds__(threads) merge_kernel(MergeArgs const args) {
   __syncwarp();  // the row's other threads have read m
   if (args.split.lane() != 0) return;
 #pragma unroll
-  for (int i = 0; i < rows_at_once; ++i) {
+  for (int i = 0; i < merged_at_once; ++i) {
     if (first + i * args.split.rows() >= args.rows) continue;
     RowMerge const merge = merge_rows(m_into[i], m_from[i]);
     args.into.m[rows[i]] = carried ? merge.m : m_from[i];
@@ -108,35 +110,37 @@ struct FinishArgs {
   RowThreads split;
 };
 
-/// Heads and batch entries lie along y, so that rows need no division.
+/// Heads and batch entries lie along x, which is dealt out first: blocks that run together write the outputs
+/// of the same tokens, which lie side by side in memory.
 template <class T, int width>
 __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) {
   StateView const& state = args.state;
   MutableTensorView const& out = args.output.out;
   Index const step = args.split.rows();
-  Index const first = Index{blockIdx.x} * args.split.rows_of_block() + args.split.row();
-  for (Index lane = blockIdx.y; lane < state.batch * state.heads; lane += gridDim.y) {
-    Index const b = lane / state.heads;
-    Index const head = lane % state.heads;
-    Index rows[rows_at_once];
-    float m[rows_at_once];
-    float l[rows_at_once];
+  Index const lane = blockIdx.x;
+  Index const b = lane / state.heads;
+  Index const head = lane % state.heads;
+  for (Index block = blockIdx.y; block * step * finished_at_once < state.rows; block += gridDim.y) {
+    Index const first = block * step * finished_at_once + args.split.row();
+    Index rows[finished_at_once];
+    float m[finished_at_once];
+    float l[finished_at_once];
 #pragma unroll
-    for (int i = 0; i < rows_at_once; ++i) {
+    for (int i = 0; i < finished_at_once; ++i) {
       rows[i] = min(first + i * step, state.rows - 1);
       m[i] = state.m != nullptr ? state.m[lane * state.rows + rows[i]] : 0.0f;
       l[i] = state.m != nullptr ? state.l[lane * state.rows + rows[i]] : 0.0f;
     }
     for (Index at = args.split.lane(); at < args.vectors; at += args.split.lanes()) {
-      Floats<width> o[rows_at_once] = {};
+      Floats<width> o[finished_at_once] = {};
 #pragma unroll
-      for (int i = 0; i < rows_at_once; ++i) {
+      for (int i = 0; i < finished_at_once; ++i) {
         if (state.m == nullptr) continue;
         o[i] = reinterpret_cast<Floats<width> const*>(
             state.o)[(lane * state.rows + rows[i]) * args.vectors + at];
       }
 #pragma unroll
-      for (int i = 0; i < rows_at_once; ++i) {
+      for (int i = 0; i < finished_at_once; ++i) {
         if (first + i * step >= state.rows) continue;
         Elements<T, width> rounded;
         float const reciprocal = __frcp_rn(l[i]);
@@ -153,11 +157,11 @@ __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) 
     float* const lse =
         args.output.lse + (b * args.output.lse_batch_stride + head * args.output.lse_head_stride);
     // The lse of several rows at once, each by a thread of its own.
-    for (int own = args.split.lane(); own < rows_at_once; own += args.split.lanes()) {
+    for (int own = args.split.lane(); own < finished_at_once; own += args.split.lanes()) {
       float own_m = m[0];
       float own_l = l[0];
 #pragma unroll
-      for (int i = 1; i < rows_at_once; ++i) {
+      for (int i = 1; i < finished_at_once; ++i) {
         if (i == own) own_m = m[i], own_l = l[i];
       }
       Index const row = first + own * step;
@@ -176,9 +180,10 @@ void launch_finish_to(FinishArgs args, cudaStream_t stream) {
                     out.row_stride % 4 == 0 && out.head_stride % 4 == 0;
   args.vectors = wide ? args.state.value_dim / 4 : args.state.value_dim;
   args.split = row_threads(args.vectors);
-  Index const lanes = args.state.batch * args.state.heads;
-  Index const row_blocks = (args.state.rows + args.split.rows_of_block() - 1) / args.split.rows_of_block();
-  dim3 const grid(static_cast<unsigned>(row_blocks), static_cast<unsigned>(std::min<Index>(lanes, 65535)));
+  Index const rows_of_block = args.split.rows() * finished_at_once;
+  Index const row_blocks = (args.state.rows + rows_of_block - 1) / rows_of_block;
+  dim3 const grid(static_cast<unsigned>(args.state.batch * args.state.heads),
+                  static_cast<unsigned>(std::min<Index>(row_blocks, 65535)));
   if (wide) {
     finish_kernel<T, 4><<<grid, threads, 0, stream>>>(args);
   } else {
@@ -199,8 +204,8 @@ void launch_merge(StateView const& from, StateView const& into, Start start, cud
   bool const wide = into.value_dim % 4 == 0 && aligned(from.o, 16) && aligned(into.o, 16);
   if (wide) args.vectors /= 4;
   args.split = row_threads(args.vectors);
-  auto const blocks =
-      static_cast<unsigned>((args.rows + args.split.rows_of_block() - 1) / args.split.rows_of_block());
+  Index const rows_of_block = args.split.rows() * merged_at_once;
+  auto const blocks = static_cast<unsigned>((args.rows + rows_of_block - 1) / rows_of_block);
   bool const carried = start == Start::carried;
   auto const kernel = wide ? (carried ? merge_kernel<4, true> : merge_kernel<4, false>)
                            : (carried ? merge_kernel<1, true> : merge_kernel<1, false>);
