@@ -42,7 +42,7 @@ class AllGather {
     for (int const to : ascending(std::exchange(receivers_, {}))) {
       auto& arrivals = arrivals_[static_cast<std::size_t>(to)];
       std::ranges::sort(arrivals, {}, [](Arrival const& arrival) { return arrival.slice.begin; });
-      for (Gathering const& gathering : gather(arrivals)) receive(to, gathering, parcels);
+      receive(to, arrivals, parcels);
       arrivals.clear();
     }
     // A rank sends to its neighbours first, as all do: none is sent to by everyone at once.
@@ -78,18 +78,23 @@ class AllGather {
   }
 
   /// Blocks whose slices touch lie in one slot, as one block, which one fold takes.
-  void receive(int to, Gathering const& gathering, std::vector<Parcel>& parcels) {
-    Block const& one = plan_.block(gathering.arrivals.front().block);
-    bool const several = gathering.arrivals.size() > 1 && plan_.writes(to);
-    BlockId const whole = several ? plan_.add_kv(gathering.slice, one.heads, Block::gathered)
-                                  : gathering.arrivals.front().block;
-    SlotId const slot = plan_.acquire(to, whole);
-    if (plan_.writes(to)) arrived_.push_back({to, whole, slot});
-    for (Arrival const& arrival : gathering.arrivals) {
-      parcels.push_back({.distance = (to - arrival.from + plan_.ranks()) % plan_.ranks(),
-                         .from = {arrival.from, at_rest, arrival.block},
-                         .to = {to, slot, whole},
-                         .block = arrival.block});
+  void receive(int to, std::vector<Arrival> const& arrivals, std::vector<Parcel>& parcels) {
+    auto const [gatherings, taken_by] = gather(arrivals);
+    std::vector<PlanBuilder::Place> places;
+    for (Gathering const& gathering : gatherings) {
+      BlockId whole = arrivals[gathering.first].block;
+      if (gathering.count > 1 && plan_.writes(to)) {
+        whole = plan_.add_kv(gathering.slice, plan_.block(whole).heads, Block::gathered);
+      }
+      places.push_back({to, plan_.acquire(to, whole), whole});
+      if (plan_.writes(to)) arrived_.push_back({to, whole, places.back().slot});
+    }
+    for (std::size_t i = 0; i < arrivals.size(); ++i) {
+      auto const& [round, from, piece, block, slice] = arrivals[i];
+      parcels.push_back({.distance = (to - from + plan_.ranks()) % plan_.ranks(),
+                         .from = {from, at_rest, block},
+                         .to = places[taken_by[i]],
+                         .block = block});
     }
   }
 
