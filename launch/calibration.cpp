@@ -46,9 +46,10 @@ std::vector<FoldCase> fold_cases(DeviceKind device) {
           {1024, 128, 8, 2}, {2048, 256, 1, 1}, {1024, 1024, 2, 2}, {1024, 1024, 8, 2}};
 }
 
-std::vector<FoldCase> causal_cases(DeviceKind device) {
-  if (device == DeviceKind::cuda) return {{2048, 2048, 16, 4, true}, {8192, 8192, 16, 4, true}};
-  return {{192, 192, 8, 2, true}, {512, 512, 4, 1, true}};
+/// Measured whole, and cut by a causal mask: small blocks, of which the edge is a large part, and a long one.
+std::vector<FoldCase> edge_cases(DeviceKind device) {
+  if (device == DeviceKind::cuda) return {{2048, 2048, 16, 4}, {8192, 8192, 16, 4}};
+  return {{96, 96, 8, 2}, {192, 192, 8, 2}, {512, 512, 4, 1}};
 }
 
 std::string describe(FoldCase const& fold) {
@@ -149,7 +150,11 @@ void Calibrator::measure_folds() {
   std::vector<Sample> samples;
   std::vector<FoldCase> cases = fold_cases(kind_);
   std::size_t const full = cases.size();
-  std::ranges::copy(causal_cases(kind_), std::back_inserter(cases));
+  for (FoldCase edge : edge_cases(kind_)) {
+    cases.push_back(edge);
+    edge.causal = true;
+    cases.push_back(edge);
+  }
   job_.together("preparing folds", [&] {
     for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
   });
@@ -159,14 +164,19 @@ void Calibrator::measure_folds() {
   std::vector<TimedFold> timed;
   for (std::size_t i = 0; i < folds.size(); ++i) timed.push_back({folds[i].work(), seconds[i]});
   std::span<TimedFold const> const whole(timed.data(), full);
-  std::span<TimedFold const> const causal(timed.data() + full, timed.size() - full);
+  std::vector<TimedEdge> edges;
+  for (std::size_t i = full; i < timed.size(); i += 2) {
+    edges.push_back({.cut = timed[i + 1], .whole = timed[i]});
+  }
   Machine& machine = result_.machine;
   job_.together("the rates of folds", [&] { fit_folds(whole, machine); });
   note("folds: {:.1f} GFLOP/s, {:.2f} GB/s of rows, {:.2f} GB/s of keys and {} each; largest error {:.0f}%",
        machine.flops_per_second / 1e9, machine.memory_bytes_per_second / 1e9,
        machine.key_bytes_per_second / 1e9, format_seconds(machine.fold_seconds),
        100 * worst_error(whole, machine));
-  fit_edges(causal, machine);
+  fit_edges(edges, machine);
+  std::vector<TimedFold> causal;
+  for (TimedEdge const& edge : edges) causal.push_back(edge.cut);
   note("a row at a mask's sloped edge costs {:.0f} keys more; largest error of causal blocks {:.0f}%",
        machine.edge_keys, 100 * worst_error(causal, machine));
   for (std::size_t i = 0; i < timed.size(); ++i) {
