@@ -206,7 +206,7 @@ void Calibrator::measure_merges() {
   }
 }
 
-/// Who shares cores with whom: one rank folds alone, then one host's ranks, then all.
+/// Who shares cores with whom: rank 0 folds alone, then with its host's ranks, then with all.
 void Calibrator::measure_crowd() {
   constexpr double as_fast = 1.15;
   int const all = job_.world().size();
@@ -219,12 +219,14 @@ void Calibrator::measure_crowd() {
     bool const folds = job_.world().rank() < ranks;
     samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, sample_seconds});
   }
-  std::vector<double> const means = sampler_.means(samples, crowd_share * options_.seconds);
-  bool const hosts_share = several_hosts() && means[2] > as_fast * means[1];  // namespaces, virtual machines
+  std::vector<double> const means = sampler_.first_means(samples, crowd_share * options_.seconds);
+  // Namespaces and containers have one kernel; virtual machines of one machine are told by their times.
+  bool const one_machine = !several_hosts() || same_kernel(job_.gather(kernel_name(), "the hosts' kernels"));
+  bool const all_share = one_machine || means[2] > as_fast * means[1];
   Machine& machine = result_.machine;
-  machine.crowd_ranks = hosts_share || !several_hosts() ? all : host;
-  machine.alone_speedup = std::clamp((hosts_share || !several_hosts() ? means[2] : means[1]) / means[0], 1.0,
-                                     double(machine.crowd_ranks));
+  machine.crowd_ranks = all_share ? all : host;
+  machine.alone_speedup =
+      std::clamp((all_share ? means[2] : means[1]) / means[0], 1.0, double(machine.crowd_ranks));
   note("a rank that folds alone is {:.2f} times as fast as {} that fold at once", machine.alone_speedup,
        machine.crowd_ranks);
 }
