@@ -102,12 +102,13 @@ class Calibrator {
   }
 
   Calibration run() {
+    time_plans();
     measure_folds();
     measure_merges();
     measure_crowd();
     measure_links();
     measure_host();
-    measure_plans();
+    fit_plans();
     result_.machine.sources = sources();
     validate(result_.machine);
     return std::move(result_);
@@ -121,7 +122,8 @@ class Calibrator {
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
   void measure_port(double seconds);
   void measure_host();
-  void measure_plans();
+  void time_plans();
+  void fit_plans();
   [[nodiscard]] std::string sources() const;
   template <class... Arguments>
   void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -141,6 +143,8 @@ class Calibrator {
   std::unique_ptr<Transport> transport_;
   Topology topology_;
   Sampler sampler_;
+  std::vector<Plan> plans_;  ///< whole attentions that were timed
+  std::vector<double> plan_seconds_;
   Calibration result_;
   std::string levels_;  ///< which links were measured, in words
 };
@@ -378,16 +382,14 @@ std::vector<PlanCase> plan_cases(int ranks) {
   return cases;
 }
 
-/// Whole attentions, small ones: in them folds find their operands cold, ranks wait for each other's threads,
-/// and links are idle for a while and then busy. What is measured piece by piece misses that; so what ranks
-/// compute, and what links move, is made slower, or faster, all alike, until plans take what they took.
-void Calibrator::measure_plans() {
+/// Whole attentions, small ones, before anything else: as in a job that has just begun, connections and
+/// buffers have not grown yet to what seconds of exchanges make of them.
+void Calibrator::time_plans() {
   constexpr int most_ranks = 64;
   constexpr int passes = 3;  // in turn: the machine's speed changes meanwhile
   constexpr int runs = 5;
   int const ranks = job_.world().size();
   if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
-  std::vector<Plan> plans;
   RunOptions run = options_.run;
   run.repeat = runs;
   FirstRanks const all(job_, ranks);
@@ -395,17 +397,25 @@ void Calibrator::measure_plans() {
     Index const tokens = tokens_per_rank * ranks;
     Shape const shape = shape_of(tokens, tokens, 8, kv_heads, options_.elements);
     Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = default_scale(shape)};
-    plans.push_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
+    plans_.push_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
   }
-  std::vector<std::vector<double>> seconds(plans.size());
+  std::vector<std::vector<double>> seconds(plans_.size());
   for (int pass = 0; pass < passes; ++pass) {
-    for (std::size_t i = 0; i < plans.size(); ++i) {
-      std::ranges::copy(measure_point(job_, all, plans[i], choice_, run, Record::nothing).seconds,
+    for (std::size_t i = 0; i < plans_.size(); ++i) {
+      std::ranges::copy(measure_point(job_, all, plans_[i], choice_, run, Record::nothing).seconds,
                         std::back_inserter(seconds[i]));
     }
   }
+  for (std::vector<double> const& times : seconds) plan_seconds_.push_back(median(times));
+}
+
+/// In whole attentions folds find their operands cold, ranks wait for each other's threads, and links are
+/// idle for a while and then busy. What is measured piece by piece misses that; so what ranks compute, and
+/// what links move, is made slower, or faster, all alike, until plans take what they took.
+void Calibrator::fit_plans() {
+  if (plans_.empty()) return;
   std::vector<TimedPlan> timed;
-  for (std::size_t i = 0; i < plans.size(); ++i) timed.push_back({&plans[i], median(seconds[i])});
+  for (std::size_t i = 0; i < plans_.size(); ++i) timed.push_back({&plans_[i], plan_seconds_[i]});
   Machine& machine = result_.machine;
   Speeds const speeds = fit_speeds(timed, machine);
   machine = with_speeds(machine, speeds);
