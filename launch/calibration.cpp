@@ -46,9 +46,10 @@ std::vector<FoldCase> fold_cases(DeviceKind device) {
           {1024, 128, 8, 2}, {2048, 256, 1, 1}, {1024, 1024, 2, 2}, {1024, 1024, 8, 2}};
 }
 
-std::vector<FoldCase> causal_cases(DeviceKind device) {
-  if (device == DeviceKind::cuda) return {{2048, 2048, 16, 4, true}, {8192, 8192, 16, 4, true}};
-  return {{192, 192, 8, 2, true}, {512, 512, 4, 1, true}};
+/// Measured whole, and cut by a causal mask: small blocks, of which the edge is a large part, and a long one.
+std::vector<FoldCase> edge_cases(DeviceKind device) {
+  if (device == DeviceKind::cuda) return {{2048, 2048, 16, 4}, {8192, 8192, 16, 4}};
+  return {{96, 96, 8, 2}, {192, 192, 8, 2}, {512, 512, 4, 1}};
 }
 
 std::string describe(FoldCase const& fold) {
@@ -101,12 +102,13 @@ class Calibrator {
   }
 
   Calibration run() {
+    time_plans();
     measure_folds();
     measure_merges();
     measure_crowd();
     measure_links();
     measure_host();
-    measure_plans();
+    fit_plans();
     result_.machine.sources = sources();
     validate(result_.machine);
     return std::move(result_);
@@ -120,7 +122,8 @@ class Calibrator {
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
   void measure_port(double seconds);
   void measure_host();
-  void measure_plans();
+  void time_plans();
+  void fit_plans();
   [[nodiscard]] std::string sources() const;
   template <class... Arguments>
   void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -140,6 +143,8 @@ class Calibrator {
   std::unique_ptr<Transport> transport_;
   Topology topology_;
   Sampler sampler_;
+  std::vector<Plan> plans_;  ///< whole attentions that were timed
+  std::vector<double> plan_seconds_;
   Calibration result_;
   std::string levels_;  ///< which links were measured, in words
 };
@@ -149,7 +154,11 @@ void Calibrator::measure_folds() {
   std::vector<Sample> samples;
   std::vector<FoldCase> cases = fold_cases(kind_);
   std::size_t const full = cases.size();
-  std::ranges::copy(causal_cases(kind_), std::back_inserter(cases));
+  for (FoldCase edge : edge_cases(kind_)) {
+    cases.push_back(edge);
+    edge.causal = true;
+    cases.push_back(edge);
+  }
   job_.together("preparing folds", [&] {
     for (FoldCase const& fold : cases) folds.emplace_back(*device_, fold, options_.elements);
   });
@@ -159,14 +168,19 @@ void Calibrator::measure_folds() {
   std::vector<TimedFold> timed;
   for (std::size_t i = 0; i < folds.size(); ++i) timed.push_back({folds[i].work(), seconds[i]});
   std::span<TimedFold const> const whole(timed.data(), full);
-  std::span<TimedFold const> const causal(timed.data() + full, timed.size() - full);
+  std::vector<TimedEdge> edges;
+  for (std::size_t i = full; i < timed.size(); i += 2) {
+    edges.push_back({.cut = timed[i + 1], .whole = timed[i]});
+  }
   Machine& machine = result_.machine;
   job_.together("the rates of folds", [&] { fit_folds(whole, machine); });
   note("folds: {:.1f} GFLOP/s, {:.2f} GB/s of rows, {:.2f} GB/s of keys and {} each; largest error {:.0f}%",
        machine.flops_per_second / 1e9, machine.memory_bytes_per_second / 1e9,
        machine.key_bytes_per_second / 1e9, format_seconds(machine.fold_seconds),
        100 * worst_error(whole, machine));
-  fit_edges(causal, machine);
+  fit_edges(edges, machine);
+  std::vector<TimedFold> causal;
+  for (TimedEdge const& edge : edges) causal.push_back(edge.cut);
   note("a row at a mask's sloped edge costs {:.0f} keys more; largest error of causal blocks {:.0f}%",
        machine.edge_keys, 100 * worst_error(causal, machine));
   for (std::size_t i = 0; i < timed.size(); ++i) {
@@ -196,7 +210,7 @@ void Calibrator::measure_merges() {
   }
 }
 
-/// Who shares cores with whom: one rank folds alone, then one host's ranks, then all.
+/// Who shares cores with whom: rank 0 folds alone, then with its host's ranks, then with all.
 void Calibrator::measure_crowd() {
   constexpr double as_fast = 1.15;
   int const all = job_.world().size();
@@ -209,12 +223,14 @@ void Calibrator::measure_crowd() {
     bool const folds = job_.world().rank() < ranks;
     samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, sample_seconds});
   }
-  std::vector<double> const means = sampler_.means(samples, crowd_share * options_.seconds);
-  bool const hosts_share = several_hosts() && means[2] > as_fast * means[1];  // namespaces, virtual machines
+  std::vector<double> const means = sampler_.first_means(samples, crowd_share * options_.seconds);
+  // Namespaces and containers have one kernel; virtual machines of one machine are told by their times.
+  bool const one_machine = !several_hosts() || same_kernel(job_.gather(kernel_name(), "the hosts' kernels"));
+  bool const all_share = one_machine || means[2] > as_fast * means[1];
   Machine& machine = result_.machine;
-  machine.crowd_ranks = hosts_share || !several_hosts() ? all : host;
-  machine.alone_speedup = std::clamp((hosts_share || !several_hosts() ? means[2] : means[1]) / means[0], 1.0,
-                                     double(machine.crowd_ranks));
+  machine.crowd_ranks = all_share ? all : host;
+  machine.alone_speedup =
+      std::clamp((all_share ? means[2] : means[1]) / means[0], 1.0, double(machine.crowd_ranks));
   note("a rank that folds alone is {:.2f} times as fast as {} that fold at once", machine.alone_speedup,
        machine.crowd_ranks);
 }
@@ -366,16 +382,14 @@ std::vector<PlanCase> plan_cases(int ranks) {
   return cases;
 }
 
-/// Whole attentions, small ones: in them folds find their operands cold, ranks wait for each other's threads,
-/// and links are idle for a while and then busy. What is measured piece by piece misses that; so what ranks
-/// compute, and what links move, is made slower, or faster, all alike, until plans take what they took.
-void Calibrator::measure_plans() {
+/// Whole attentions, small ones, before anything else: as in a job that has just begun, connections and
+/// buffers have not grown yet to what seconds of exchanges make of them.
+void Calibrator::time_plans() {
   constexpr int most_ranks = 64;
   constexpr int passes = 3;  // in turn: the machine's speed changes meanwhile
   constexpr int runs = 5;
   int const ranks = job_.world().size();
   if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
-  std::vector<Plan> plans;
   RunOptions run = options_.run;
   run.repeat = runs;
   FirstRanks const all(job_, ranks);
@@ -383,17 +397,25 @@ void Calibrator::measure_plans() {
     Index const tokens = tokens_per_rank * ranks;
     Shape const shape = shape_of(tokens, tokens, 8, kv_heads, options_.elements);
     Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = default_scale(shape)};
-    plans.push_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
+    plans_.push_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
   }
-  std::vector<std::vector<double>> seconds(plans.size());
+  std::vector<std::vector<double>> seconds(plans_.size());
   for (int pass = 0; pass < passes; ++pass) {
-    for (std::size_t i = 0; i < plans.size(); ++i) {
-      std::ranges::copy(measure_point(job_, all, plans[i], choice_, run, Record::nothing).seconds,
+    for (std::size_t i = 0; i < plans_.size(); ++i) {
+      std::ranges::copy(measure_point(job_, all, plans_[i], choice_, run, Record::nothing).seconds,
                         std::back_inserter(seconds[i]));
     }
   }
+  for (std::vector<double> const& times : seconds) plan_seconds_.push_back(median(times));
+}
+
+/// In whole attentions folds find their operands cold, ranks wait for each other's threads, and links are
+/// idle for a while and then busy. What is measured piece by piece misses that; so what ranks compute, and
+/// what links move, is made slower, or faster, all alike, until plans take what they took.
+void Calibrator::fit_plans() {
+  if (plans_.empty()) return;
   std::vector<TimedPlan> timed;
-  for (std::size_t i = 0; i < plans.size(); ++i) timed.push_back({&plans[i], median(seconds[i])});
+  for (std::size_t i = 0; i < plans_.size(); ++i) timed.push_back({&plans_[i], plan_seconds_[i]});
   Machine& machine = result_.machine;
   Speeds const speeds = fit_speeds(timed, machine);
   machine = with_speeds(machine, speeds);

@@ -185,15 +185,17 @@ void fit_merges(std::span<TimedMerge const> merges, Machine& machine) {
   machine.merge_bytes_per_second = inverse(x[1]);
 }
 
-void fit_edges(std::span<TimedFold const> folds, Machine& machine) {
+void fit_edges(std::span<TimedEdge const> edges, Machine& machine) {
   machine.edge_keys = 0.0;
   double products = 0.0;
   double squares = 0.0;
-  for (TimedFold const& fold : folds) {
+  for (auto const& [cut, whole] : edges) {
+    double const missed = whole.seconds / seconds(whole.work, machine);
     double const one_key =
-        fold.work.edge_flops / (machine.flops_per_second * busy_share(fold.work, machine)) / fold.seconds;
-    products += one_key * (1 - seconds(fold.work, machine) / fold.seconds);
-    squares += one_key * one_key;
+        missed * cut.work.edge_flops / (machine.flops_per_second * busy_share(cut.work, machine));
+    double const rest = cut.seconds - missed * seconds(cut.work, machine);
+    products += one_key * rest / (cut.seconds * cut.seconds);
+    squares += one_key * one_key / (cut.seconds * cut.seconds);
   }
   if (squares > 0) machine.edge_keys = std::max(0.0, products / squares);
 }

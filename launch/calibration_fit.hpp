@@ -52,9 +52,16 @@ void fit_folds(std::span<TimedFold const> folds, Machine& machine);
 /// Sets step_seconds and merge_bytes_per_second. Long merges weigh more.
 void fit_merges(std::span<TimedMerge const> merges, Machine& machine);
 
-/// Sets edge_keys, given what fit_folds sets: the least squares of the relative errors of folds under masks
-/// with sloped edges. Not below 0.
-void fit_edges(std::span<TimedFold const> folds, Machine& machine);
+/// A fold whose mask has sloped edges, and one of the same rows and keys without a mask.
+struct TimedEdge {
+  TimedFold cut;
+  TimedFold whole;
+};
+
+/// Sets edge_keys, given what fit_folds sets: the least squares of the relative errors of the cut folds. What
+/// the machine's numbers miss of the whole fold they miss of the cut one too, in proportion: some keys more
+/// take less time than shapes are off. Not below 0.
+void fit_edges(std::span<TimedEdge const> edges, Machine& machine);
 
 /// One round in which a rank folds while bytes move.
 struct TimedRound {

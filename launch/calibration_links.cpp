@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 
 #include "exit_code.hpp"
 
@@ -38,6 +39,17 @@ Topology topology(std::span<Place const> places) {
     }
   }
   return found;
+}
+
+KernelName kernel_name() {
+  KernelName name{};
+  std::ifstream("/proc/sys/kernel/random/boot_id").get(name.data(), name.size());
+  return name;
+}
+
+bool same_kernel(std::span<KernelName const> names) {
+  return names.front() != KernelName{} &&
+         std::ranges::all_of(names, [&](KernelName const& name) { return name == names.front(); });
 }
 
 Peers within_host(Topology const& topology, int rank, int k) {

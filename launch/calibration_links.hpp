@@ -1,6 +1,7 @@
 // Exchanges between the ranks of a job, by what lies between them, to be timed; also while folds run.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 #include <vector>
@@ -19,6 +20,13 @@ struct Topology {
 
 /// @throws UsageError naming two hosts with different counts, or the rank that is out of order
 [[nodiscard]] Topology topology(std::span<Place const> places);
+
+/// What names the running kernel, the same in all containers and network namespaces on it: hosts with one
+/// name are one machine. Empty where it cannot be read.
+using KernelName = std::array<char, 64>;
+[[nodiscard]] KernelName kernel_name();
+/// Whether all are one name.
+[[nodiscard]] bool same_kernel(std::span<KernelName const> names);
 
 /// Whom a rank sends to and receives from; −1 if it takes no part.
 struct Peers {

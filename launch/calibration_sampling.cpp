@@ -29,7 +29,7 @@ double Sampler::slowest(double mine, char const* what) const {
   return *std::ranges::max_element(all);
 }
 
-std::vector<double> Sampler::means(std::vector<Sample> const& samples, double seconds) {
+std::vector<double> Sampler::own_means(std::vector<Sample> const& samples, double seconds) {
   std::vector<int> times;
   for (Sample const& sample : samples) {
     (void)sample.timed(1);  // memory is touched, connections are made
@@ -48,9 +48,19 @@ std::vector<double> Sampler::means(std::vector<Sample> const& samples, double se
     }
   }
   std::vector<double> result;
-  for (std::vector<double>& mine : found) {
-    result.push_back(slowest(trimmed_mean(std::move(mine)), "the means of the samples"));
-  }
+  for (std::vector<double>& mine : found) result.push_back(trimmed_mean(std::move(mine)));
+  return result;
+}
+
+std::vector<double> Sampler::means(std::vector<Sample> const& samples, double seconds) {
+  std::vector<double> result = own_means(samples, seconds);
+  for (double& mean : result) mean = slowest(mean, "the means of the samples");
+  return result;
+}
+
+std::vector<double> Sampler::first_means(std::vector<Sample> const& samples, double seconds) {
+  std::vector<double> result = own_means(samples, seconds);
+  for (double& mean : result) mean = job_.gather(mean, "the means of the samples").front();
   return result;
 }
 

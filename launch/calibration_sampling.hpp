@@ -30,9 +30,13 @@ class Sampler {
   /// longest tenth, and of those the largest. A run is a sum of many steps, whose chance delays add up as
   /// means do; the slowest rank decides when it ends.
   [[nodiscard]] std::vector<double> means(std::vector<Sample> const& samples, double seconds);
+  /// The same, but of rank 0, which takes part in all: to compare it with itself, while the slowest of many
+  /// ranks is slower than one by chance alone.
+  [[nodiscard]] std::vector<double> first_means(std::vector<Sample> const& samples, double seconds);
 
  private:
   double slowest(double mine, char const* what) const;
+  std::vector<double> own_means(std::vector<Sample> const& samples, double seconds);
 
   Job const& job_;
   Transport& transport_;

@@ -195,7 +195,8 @@ class Simulator {
 
   /// What each rank's links keep of their speed while it computes in the round at hand. The cores that
   /// compute move what it sends and what it receives, so the loss is in proportion to both: half as much if
-  /// bytes go one way only as if as many go each way.
+  /// bytes go one way only as if as many go each way. And to how many of its crowd compute meanwhile: cores
+  /// that do not are free to move bytes.
   void slow_links() {
     link_share_.assign(ranks_, 1.0);
     if (machine_.link_share_computing == 1.0) return;
@@ -207,10 +208,22 @@ class Simulator {
     }
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       double const most = std::max(sent[rank], received[rank]);
-      if (most == 0) continue;
+      if (most == 0 || computed_[rank] == begun_[rank]) continue;
       double const both_ways = (sent[rank] + received[rank]) / (2.0 * most);
-      link_share_[rank] = 1.0 - (1.0 - machine_.link_share_computing) * both_ways;
+      link_share_[rank] = 1.0 - (1.0 - machine_.link_share_computing) * both_ways * computing_share(rank);
     }
+  }
+
+  /// The share of its crowd that computes while the rank does, in the round at hand.
+  [[nodiscard]] double computing_share(std::size_t rank) const {
+    auto const size = static_cast<std::size_t>(machine_.crowd_ranks);
+    std::size_t const first = rank / size * size;
+    double together = 0.0;
+    for (std::size_t other = first; other < std::min(first + size, ranks_); ++other) {
+      together +=
+          std::max(0.0, std::min(computed_[rank], computed_[other]) - std::max(begun_[rank], begun_[other]));
+    }
+    return together / (static_cast<double>(size) * (computed_[rank] - begun_[rank]));
   }
 
   void merge_reduced(std::size_t rank, std::size_t index) {

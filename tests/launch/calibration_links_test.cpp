@@ -30,6 +30,17 @@ std::string refusal(std::vector<int> const& nodes) {
   return "accepted";
 }
 
+TEST(Topology, HostsOnOneKernelAreOneMachine) {
+  KernelName const here = kernel_name();
+  KernelName const other{'o', 't', 'h', 'e', 'r'};
+  std::vector<KernelName> names = {here, here, here};
+  EXPECT_EQ(same_kernel(names), here != KernelName{});
+  names[2] = other;
+  EXPECT_FALSE(same_kernel(names));
+  EXPECT_TRUE(same_kernel(std::vector<KernelName>{other, other}));
+  EXPECT_FALSE(same_kernel(std::vector<KernelName>(2)));  // unknown
+}
+
 TEST(Topology, HostsOfEqualSize) {
   Topology const found = topology(places({0, 0, 0, 1, 1, 1}));
   EXPECT_EQ(found.hosts, 2);

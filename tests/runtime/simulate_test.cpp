@@ -320,6 +320,30 @@ TEST(Rules, LinksOfRanksThatComputeAreSlower) {
   EXPECT_NEAR(result_of({{1, 0}}).exposed_comm_seconds[1], 0.25 / 0.625, close);
 }
 
+/// Three ranks that share cores, which fold in 2 s while all do, and alone in 1 s. Links have a quarter of
+/// their speed while all compute, half while two do, three quarters while one does. 1,000 bytes take 1.25 s.
+TEST(Rules, LinksLoseSpeedToAllThatComputeOnTheirCores) {
+  Machine machine = tiny_machine(3);
+  machine.link_share_computing = 0.25;
+  machine.crowd_ranks = 3;
+  machine.alone_speedup = 2;
+  auto const arrival = [&](std::vector<int> const& folds) {
+    Tiny tiny(3);
+    for (int const rank : folds) tiny.fold_own(rank);
+    tiny.send_kv(0, 2);
+    tiny.send_kv(2, 0);
+    return simulate(std::move(tiny), machine).seconds;
+  };
+  EXPECT_NEAR(arrival({0, 1, 2}), 2 + (1.25 - 0.25 * 2) + 0.5, close);
+  EXPECT_NEAR(arrival({0}), 1 + (1.25 - 0.75 * 1) + 0.5, close);
+  EXPECT_NEAR(arrival({0, 1}), 4.0 / 3 + (1.25 - 0.5 * 4 / 3) + 0.5, close);
+  // Rank 0 goes on alone for 1 s: of 7/3 s it is one of two for 4/3 s, so that 11/21 of the crowd compute.
+  EXPECT_NEAR(arrival({0, 0, 1}), 1.25 / (1 - 0.75 * 11 / 21) + 0.5, close);
+  EXPECT_NEAR(arrival({1}), 1.25 + 0.5, close);  // what does not compute is not slowed down
+  machine.crowd_ranks = 1;                       // a core of its own for each, which it shares with its links
+  EXPECT_NEAR(arrival({0}), 2 + (1.25 - 0.5) + 0.5, close);
+}
+
 TEST(Rules, FoldsWithFewTilesUseAShareOfTheUnits) {
   // 8 rows and 8 keys: 64 pairs of 500 flops, 128 s at 250 flops/s.
   auto const fold_seconds = [](int units, int tile_rows) {

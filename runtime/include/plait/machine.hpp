@@ -45,9 +45,9 @@ struct Machine {
   /// cores that others use too, and ranks wait for each other. 0 on GPUs.
   double round_seconds = 0.0;
   double round_share = 1.0;  ///< but no more than this share of what it computes in the round
-  /// The share of its links' speed that a rank gets while it computes and as many bytes go each way, where
-  /// the same cores move bytes; one that only sends, or only receives, in a round loses half as much. 1 on
-  /// GPUs.
+  /// The share of its links' speed that a rank gets while it and all of its crowd compute and as many bytes
+  /// go each way, where the same cores move bytes. The loss is in proportion to the share of the crowd that
+  /// computes, and half as much in a round in which the rank only sends, or only receives. 1 on GPUs.
   double link_share_computing = 1.0;
   /// Consecutive ranks that share cores, so many. All rates above hold while all of them compute; with n of
   /// them computing each is min(alone_speedup, crowd_ranks / n) times as fast.
