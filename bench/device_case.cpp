@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -77,11 +78,15 @@ void check(DeviceCase const& given) {
   if (!sane) throw std::invalid_argument("sizes must be positive, and heads a multiple of kv_heads");
 }
 
-/// `work` once to warm up, then timed between marks.
+/// `work` until the device is as warm, and its clock as low, as in a long run; then timed between marks.
 template <class Work>
 std::vector<double> time_repeats(Device& device, int repeat, Work&& work) {
-  work();
-  device.synchronize();
+  constexpr std::chrono::milliseconds warm_up{200};
+  auto const begin = std::chrono::steady_clock::now();
+  do {
+    work();
+    device.synchronize();
+  } while (std::chrono::steady_clock::now() - begin < warm_up);
   for (int i = 0; i < repeat; ++i) {
     (void)device.mark();
     work();

@@ -7,6 +7,7 @@ bmm; scores in device memory), gemm (tokens cubed), copy (of `bytes`).
 import json
 import statistics
 import sys
+import time
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,9 +17,12 @@ DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
 def timed(work, repeat):
-    """Seconds of each repeat, after three warm-up runs."""
-    for _ in range(3):
+    """Seconds of each repeat, after at least three runs and 0.2 s that warm the GPU up, as ours does."""
+    begin, runs = time.monotonic(), 0
+    while runs < 3 or time.monotonic() - begin < 0.2:
         work()
+        torch.cuda.synchronize()
+        runs += 1
     events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeat)]
     torch.cuda.synchronize()
     for begin, end in events:

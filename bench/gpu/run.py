@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-TURNS = 2
+TURNS, REPEATS = 3, 5
 
 
 class Server:
@@ -110,17 +110,19 @@ class Report:
 
 
 def alternate(report, title, sides):
-    """Asks each (program, server, case) in turn, TURNS times; returns one reply per side."""
+    """Asks each (program, server, case) in turn, TURNS times; returns one reply per side. Rows are checked before that:
+    while the oracle computes, the GPU cools, and would be faster afterwards."""
+    checked = [server.ask(case | {"repeat": 1}) for _, server, case in sides]
     replies = [[] for _ in sides]
-    for turn in range(TURNS):
-        for (program, server, case), found in zip(sides, replies):
-            if found and "error" in found[-1]:
+    for _ in range(TURNS):
+        for (program, server, case), first, found in zip(sides, checked, replies):
+            if "error" in (found or [first])[-1]:
                 continue
-            # Rows are checked once: the oracle takes longer than the fold.
-            asked = case | ({"checked_rows": 0} if turn > 0 else {})
+            asked = case | {"checked_rows": 0, "repeat": REPEATS}
             found.append(server.ask(asked))
             report.note(title, asked, program, found[-1])
-    return [joined(found) for found in replies]
+    return [joined(found or [first]) | {key: first[key] for key in ("error", "wrong_rows", "checked_rows") if key in first}
+            for first, found in zip(checked, replies)]
 
 
 def cell(reply, key, form="{:.1f}"):
@@ -215,7 +217,7 @@ def main():
     gpu = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     report.lines = ["# Measured on a GPU", "", f"{datetime.date.today()}, commit "
                     f"{given.commit or output_of('git', 'rev-parse', '--short', 'HEAD')}, {gpu.splitlines()[0]} driver.",
-                    "Medians over all repeats of two turns; ours and the peers take turns. FLOPs count kept pairs alone."]
+                    f"Medians over {REPEATS} repeats in each of {TURNS} turns; ours and the peers take turns. FLOPs count kept pairs alone."]
     ours, peers = Server(given.ours), Server(given.peers)
     try:
         measure(report, ours, peers, given.only.split(","))
