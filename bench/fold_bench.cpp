@@ -36,11 +36,12 @@ struct Setting {
   int repeat = 9;
 };
 
-std::vector<std::byte> random_tensor(DType dtype, Index count, std::mt19937& random) {
+/// In the device's memory, which begins at a multiple of 64 bytes: so do the tensors of a run, and PyTorch's.
+std::unique_ptr<DeviceMemory> random_tensor(Device& device, DType dtype, Index count, std::mt19937& random) {
   std::normal_distribution<float> normal;
-  std::vector<std::byte> bytes(static_cast<std::size_t>(count) * size_bytes(dtype));
-  for (Index i = 0; i < count; ++i) store(dtype, bytes.data(), i, normal(random));
-  return bytes;
+  auto memory = device.allocate(static_cast<std::size_t>(count) * size_bytes(dtype));
+  for (Index i = 0; i < count; ++i) store(dtype, memory->data(), i, normal(random));
+  return memory;
 }
 
 /// The inputs of one setting, and a fold of them.
@@ -50,9 +51,9 @@ class FoldRun {
       : setting_(setting), device_(make_cpu_device({.threads = setting.threads, .isa = setting.isa})) {
     std::mt19937 random(1);
     Index const n = setting.tokens;
-    q_ = random_tensor(setting.dtype, setting.queries * setting.heads * setting.dim, random);
-    k_ = random_tensor(setting.dtype, n * setting.kv_heads * setting.dim, random);
-    v_ = random_tensor(setting.dtype, n * setting.kv_heads * setting.value_dim, random);
+    q_ = random_tensor(*device_, setting.dtype, setting.queries * setting.heads * setting.dim, random);
+    k_ = random_tensor(*device_, setting.dtype, n * setting.kv_heads * setting.dim, random);
+    v_ = random_tensor(*device_, setting.dtype, n * setting.kv_heads * setting.value_dim, random);
     band_ = {.q = {0, setting.queries}, .kv = {0, n}};
     if (setting.causal) band_.hi = n - setting.queries;
     plan_ = device_->prepare({.q = {0, setting.queries},
@@ -69,7 +70,7 @@ class FoldRun {
   }
 
   /// Of keys and values, read once.
-  [[nodiscard]] double bytes() const { return static_cast<double>(k_.size() + v_.size()); }
+  [[nodiscard]] double bytes() const { return static_cast<double>(k_->bytes() + v_->bytes()); }
 
   double seconds() {
     auto const start = std::chrono::steady_clock::now();
@@ -121,13 +122,13 @@ class FoldRun {
   }
   [[nodiscard]] float scale() const { return 1.0f / std::sqrt(static_cast<float>(setting_.dim)); }
   [[nodiscard]] TensorView q() const {
-    return dense<void const>(q_.data(), setting_.dtype, 1, setting_.queries, setting_.heads, setting_.dim);
+    return dense<void const>(q_->data(), setting_.dtype, 1, setting_.queries, setting_.heads, setting_.dim);
   }
   [[nodiscard]] TensorView k() const {
-    return dense<void const>(k_.data(), setting_.dtype, 1, setting_.tokens, setting_.kv_heads, setting_.dim);
+    return dense<void const>(k_->data(), setting_.dtype, 1, setting_.tokens, setting_.kv_heads, setting_.dim);
   }
   [[nodiscard]] TensorView v() const {
-    return dense<void const>(v_.data(), setting_.dtype, 1, setting_.tokens, setting_.kv_heads,
+    return dense<void const>(v_->data(), setting_.dtype, 1, setting_.tokens, setting_.kv_heads,
                              setting_.value_dim);
   }
   [[nodiscard]] StateView state() const {
@@ -136,7 +137,7 @@ class FoldRun {
 
   Setting setting_;
   std::unique_ptr<Device> device_;
-  std::vector<std::byte> q_, k_, v_;
+  std::unique_ptr<DeviceMemory> q_, k_, v_;
   Band band_;
   std::unique_ptr<FoldPlan> plan_;
   std::unique_ptr<DeviceMemory> memory_;

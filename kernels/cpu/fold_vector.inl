@@ -121,12 +121,13 @@ class TileFold {
     }
   }
 
+  /// Asks for the lines of `bytes` from `from` on, which may begin within one.
   template <int write>
   static void prefetch(void const* from, Index bytes) {
     constexpr Index line = 64;
-    for (Index byte = 0; byte < bytes; byte += line) {
-      __builtin_prefetch(static_cast<std::byte const*>(from) + byte, write, 2);
-    }
+    auto const* const first = static_cast<std::byte const*>(from);
+    for (Index byte = 0; byte < bytes; byte += line) __builtin_prefetch(first + byte, write, 2);
+    __builtin_prefetch(first + bytes - 1, write, 2);
   }
 
   /// A tile's rows come by once per key block, and the packed keys and values have thrown them out since:
