@@ -27,8 +27,9 @@ constexpr std::array table{
         .variants = only<ring>},
     Strategy{
         .name = "allgather",
-        .form = "allgather[:ROUNDS]",
-        .summary = "queries stay; key/value blocks come straight from their homes, one a round or in ROUNDS",
+        .form = "allgather[:each|:ROUNDS]",
+        .summary =
+            "queries stay; key/value blocks come straight from their homes, each in a round or all in ROUNDS",
         .make = allgather_plan,
         .variants = allgather_variants},
     Strategy{.name = passq,

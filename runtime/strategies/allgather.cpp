@@ -133,9 +133,10 @@ Schedule schedule(Layout const& kv, int asked) {
 /// folded in the next round; what a rank owns is folded in the first of its piece.
 Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
                     std::span<int const> only) {
-  int const asked = arguments.empty() ? 0 : parse_count("allgather", arguments, "rounds");
+  bool const each = arguments.empty() || arguments == "each";
+  int const asked = each ? 0 : parse_count("allgather", arguments, "rounds");
   auto const [pieces, rounds] = schedule(layouts.kv, asked);
-  std::string const name = asked == 0 ? "allgather" : fmt::format("allgather:{}", asked);
+  std::string const name = arguments.empty() ? "allgather" : fmt::format("allgather:{}", arguments);
   PlanBuilder plan(problem, layouts, name, only, pieces);
   AllGather writer(plan);
   int const others = plan.ranks() - 1;
@@ -150,7 +151,7 @@ Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_
 }
 
 std::vector<std::string> allgather_variants(Problem const&, Group const& group) {
-  std::vector<std::string> names{"allgather"};
+  std::vector<std::string> names{"allgather:each"};
   for (int const rounds : {1, 4}) {
     if (group.ranks - 1 > rounds) names.push_back(fmt::format("allgather:{}", rounds));
   }

@@ -235,6 +235,21 @@ TEST(Planner, SamplesRanksOfManyPlacesInTheirNode) {
   EXPECT_GE(nodes.size(), 7U);
 }
 
+/// What a table of candidates calls a plan names that plan alone, so that it can be run.
+TEST(Planner, CandidatesAreRunByTheirNames) {
+  Problem problem = full_problem();
+  problem.shape.q_heads = problem.shape.kv_heads = 6;
+  for (int const ranks : {1, 2, 4, 6}) {
+    for (Candidate const& candidate : choose_plan(problem, ranks, "auto", "auto").candidates) {
+      if (!candidate.refused.empty()) continue;
+      Choice const named = choose_plan(problem, ranks, candidate.strategy, candidate.layout);
+      EXPECT_EQ(named.candidates.size(), 1U) << candidate.strategy << " of " << ranks;
+      EXPECT_EQ(named.plan.strategy, candidate.strategy);
+      EXPECT_EQ(named.layout, candidate.layout);
+    }
+  }
+}
+
 TEST(Planner, NamesWhatItCannotDo) {
   Problem const problem = full_problem();
   EXPECT_THROW((void)choose_plan(problem, 4, "mesh:9x9", "auto"), InvalidProblem);

@@ -354,8 +354,11 @@ TEST(Strategy, AllGatherTakesAsManyRoundsAsAsked) {
   Problem const problem = problem_of(llama_like(1800), Mask::full(1800, 1800));
   Layouts const layouts = make_layouts("contiguous", problem.mask, 9);
   // And one more for the last fold. In 9 rounds the blocks of 8 other ranks come in two pieces each: in 16.
-  for (auto const& [name, rounds] :
-       {std::pair{"allgather:1", 2u}, {"allgather:3", 4u}, {"allgather:8", 9u}, {"allgather:9", 17u}}) {
+  for (auto const& [name, rounds] : {std::pair{"allgather:1", 2u},
+                                     {"allgather:3", 4u},
+                                     {"allgather:8", 9u},
+                                     {"allgather:each", 9u},
+                                     {"allgather:9", 17u}}) {
     EXPECT_EQ(make_plan(problem, layouts, name).rounds(), rounds) << name;
   }
   for (std::string_view const name : {"allgather:0", "allgather:-1", "allgather:two", "allgather:1x2"}) {
@@ -461,9 +464,10 @@ TEST(Strategy, UnknownNamesAndForeignLayoutsAreRefused) {
     (void)make_plan(problem, make_layouts("contiguous", problem.mask, 2), "rong");
     FAIL();
   } catch (InvalidProblem const& error) {
-    EXPECT_NE(std::string(error.what())
-                  .find("strategy 'rong': must be one of ring, allgather[:ROUNDS], passq, mesh[:AxB], "),
-              std::string::npos)
+    EXPECT_NE(
+        std::string(error.what())
+            .find("strategy 'rong': must be one of ring, allgather[:each|:ROUNDS], passq, mesh[:AxB], "),
+        std::string::npos)
         << error.what();
   }
   Mask const other = Mask::full(65, 65);
