@@ -41,6 +41,11 @@ int RankSet::last(RankRange within) const {
   return found;
 }
 
+int RankSet::last_around(RankRange ring, int start) const {
+  int const wrapped = last({ring.begin, start});
+  return wrapped >= 0 ? wrapped + ring.end - ring.begin : last({start, ring.end});
+}
+
 int RankSet::at(int n) const {
   for (auto const [begin, end] : ranges_) {
     if (n < end - begin) return begin + n;

@@ -69,18 +69,14 @@ class DoubleRing {
     if (reach.outer != Reach::unknown) return reach;
     reach.needs = plan_.ranks_that_need(kv);
     int const node = node_of(plan_.block(kv).home);
-    int const around = reach.needs.last({0, node * size_});
-    int const last = around >= 0 ? around + plan_.ranks() : reach.needs.last({node * size_, plan_.ranks()});
-    reach.outer = std::max(0, node_of(last) - node);
+    reach.outer = std::max(0, node_of(reach.needs.last_around({0, plan_.ranks()}, node * size_)) - node);
     return reach;
   }
   /// The last inner step of the outer one in which the block is needed: 0 if it is not.
   [[nodiscard]] int last_inner(Reach const& reach, int home, int outer) const {
     int const first = (node_of(home) + outer) % nodes_ * size_;
     int const start = first + home % size_;
-    int const around = reach.needs.last({first, start});
-    int const last = around >= 0 ? around + size_ : reach.needs.last({start, first + size_});
-    return std::max(0, last - start);
+    return std::max(0, reach.needs.last_around({first, first + size_}, start) - start);
   }
 
   /// The blocks that a rank holds in a step: of the rank there from which they came.

@@ -15,10 +15,7 @@ struct Traveller {
 
 /// How far the block must travel: the distance of the last rank after its home that needs it.
 int hops_needed(PlanBuilder const& plan, int home, BlockId kv) {
-  RankSet const needs = plan.ranks_that_need(kv);
-  int const around = needs.last({0, home});
-  int const last = around >= 0 ? around + plan.ranks() : needs.last({home, plan.ranks()});
-  return std::max(0, last - home);
+  return std::max(0, plan.ranks_that_need(kv).last_around({0, plan.ranks()}, home) - home);
 }
 
 /// The travellers whose homes send them off in the turn of `piece`, by home.

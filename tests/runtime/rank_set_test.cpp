@@ -37,6 +37,15 @@ TEST(RankSet, CountsAndFindsAsASetDoes) {
       ++count;
     }
     EXPECT_EQ(found.last(within), last);
+    if (within.begin < within.end) {  // on foot round the range, from anywhere in it
+      int const size = within.end - within.begin;
+      int const start = static_cast<int>(test::uniform(random, within.begin, within.end - 1));
+      int around = -1;
+      for (int step = start; step < start + size; ++step) {
+        if (expected.contains(step < within.end ? step : step - size)) around = step;
+      }
+      EXPECT_EQ(found.last_around(within, start), around);
+    }
     EXPECT_EQ(found.count(within), count);
     for (std::size_t i = 1; i < found.ranges().size(); ++i) {
       EXPECT_LT(found.ranges()[i - 1].end, found.ranges()[i].begin);

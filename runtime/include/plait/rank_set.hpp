@@ -26,6 +26,9 @@ class RankSet {
   [[nodiscard]] int count(RankRange within) const;
   /// The largest of them in the range; −1 if none is.
   [[nodiscard]] int last(RankRange within) const;
+  /// The last of them on the way once round `ring` from `start`, which lies in it: ranks before `start` come
+  /// after the others, and are given as ranks beyond its end. −1 if none is in it.
+  [[nodiscard]] int last_around(RankRange ring, int start) const;
   /// The n-th of them, counted from 0; −1 if there are fewer.
   [[nodiscard]] int at(int n) const;
 
