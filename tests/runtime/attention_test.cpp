@@ -8,6 +8,7 @@
 
 #include "attention_case.hpp"
 #include "random_problem.hpp"
+#include "strategy_case.hpp"
 
 namespace plait {
 namespace {
@@ -45,9 +46,7 @@ std::vector<NamedMask> masks(Index tokens) {
            [=](Index q, Index k) { return kept(q / block, k / block); }}};
 }
 
-Problem problem_of(Shape const& shape, Mask const& mask) {
-  return {.shape = shape, .mask = mask, .scale = default_scale(shape)};
-}
+using test::problem_of;
 
 /// All that run on the device: MPI's own reductions merge on the host.
 std::vector<std::string> variants(Problem const& problem, Layouts const& layouts,

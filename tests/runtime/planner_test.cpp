@@ -11,30 +11,12 @@
 #include "plait/strategy.hpp"
 #include "plait/volume.hpp"
 #include "random_problem.hpp"
+#include "simulate_case.hpp"
 
 namespace plait {
 namespace {
 
-Problem full_problem() {
-  Shape const shape{.q_tokens = 4000,
-                    .kv_tokens = 4000,
-                    .q_heads = 1,
-                    .kv_heads = 1,
-                    .head_dim = 32,
-                    .value_dim = 32,
-                    .dtype = DType::f32};
-  return {.shape = shape, .mask = Mask::full(4000, 4000), .scale = 1.0};
-}
-
-/// A megabyte a second, and memory that costs nothing.
-Machine slow_links() {
-  Link const link{.latency_seconds = 20e-6, .bytes_per_second = 1e6};
-  return {.flops_per_second = 50e9,
-          .memory_bytes_per_second = 1e15,
-          .key_bytes_per_second = 1e15,
-          .node = link,
-          .network = link};
-}
+using test::full_problem;
 
 /// Few queries over many keys: moving the queries is cheaper than moving the keys, and the choice must see
 /// it.
@@ -60,7 +42,8 @@ TEST(Planner, ChoosesPassQForFewQueriesAndPassKvForMany) {
   }
   shape.q_tokens = shape.kv_tokens;
   Problem const many{.shape = shape, .mask = Mask::full(1 << 16, 1 << 16), .scale = 1.0};
-  EXPECT_NE(choose_plan(many, 4, "auto", "auto", slow_links()).plan.strategy, "passq");
+  Machine const slow_links = test::flat_machine(50e9, 1e6, 20e-6);
+  EXPECT_NE(choose_plan(many, 4, "auto", "auto", slow_links).plan.strategy, "passq");
 }
 
 /// --reduce native: plans whose states meet in MPI's own reduction, and no others; and none of them
