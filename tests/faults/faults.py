@@ -47,7 +47,9 @@ class Bench:
         return path
 
     def attend(self, source, *arguments):
-        return [self.plait, "attend", "--input", str(source), "--output", str(self.out), *arguments]
+        """The ring, in which ranks exchange blocks until the last round: others may have all early, and a fault would
+        then find nothing in flight."""
+        return [self.plait, "attend", "--input", str(source), "--output", str(self.out), "--strategy", "ring", *arguments]
 
     def long_input(self, ranks, seconds):
         """An input whose full attention takes these ranks about so long here, judged by a small one."""
