@@ -106,7 +106,7 @@ def start(plait, folder, *words):
 
 def check_hosts(plait, folder):
     run = start(plait, folder, "--rounds", "1", "--most", "2", "--repeat", "2")
-    output = run.communicate(timeout=200)[0]
+    output = run.communicate(timeout=600)[0]
     if run.returncode == 77:
         print(output.strip())
         sys.exit(77)
