@@ -138,7 +138,7 @@ class Scales {
       Known const known = options_[*next].known;
       if (known == Known::nothing) {
         bound(*next, std::vector{samples_of(*next).busiest}, seconds_to_follow(*next));
-      } else if (known == Known::busiest && (!near_.empty() || !too_large(*next))) {
+      } else if (known == Known::busiest && !too_large(*next)) {
         bound(*next, samples_of(*next).few, seconds_to_follow(*next));
       } else if (rivals && too_large(*next)) {
         estimate(*next);
@@ -359,6 +359,11 @@ class Scales {
     Option& option = options_[index];
     option.done = true;
     std::vector<int> sample = with_others(samples_of(index).few, option.layouts->q.ranks(), option.steps);
+    if (!near_.empty()) {  // some of them may be enough to give it up
+      std::vector<int> some;
+      for (std::size_t i = 0; i < sample.size(); i += 4) some.push_back(sample[i]);
+      if (!bound(index, some, most_seconds())) return;
+    }
     std::optional<Told> told = bound(index, sample, most_seconds());
     if (!told) return;
     // Waiting for others counts nothing in the one, and too much in the other.
