@@ -49,7 +49,7 @@ print(f"| {what} | {ranks} | {plans} | {weighed} | {planning} | {alone} | `{stra
 EOF
 }
 
-# regret WHAT FLAGS...: the plan that the programs of a few ranks choose, against the best of all that are simulated
+# regret WHAT FLAGS...: the plan that the programs of a few ranks choose, against what is taken of all that are simulated
 regret() {
   python3 - "$plait" "$@" <<'EOF'
 import json, subprocess, sys
@@ -103,7 +103,7 @@ echo
 echo "## What choosing by estimate costs"
 echo
 echo "\`--weigh sampled\` against \`--weigh all\`, 72 to 192 ranks, machine models \`h200\` and \`flat\`: the simulated time of the plan that"
-echo "the estimates choose, over that of the best plan, less 1; and the estimate of the plan chosen over its simulated time, less 1."
+echo "the estimates choose, over that of what \`--weigh all\` takes, less 1; and the estimate of the plan chosen over its simulated time, less 1."
 echo
 echo "| problem | cases | another plan than the best | mean loss | largest | estimate against simulation |"
 echo "|---|---|---|---|---|---|"

@@ -53,13 +53,27 @@ std::vector<Candidate const*> best_of_each(std::vector<Candidate> const& candida
 std::string row(Candidate const& candidate, double least) {
   std::string const behind =
       candidate.least_seconds > least
-          ? fmt::format("{:.1f}% more than the best", 100 * (candidate.least_seconds / least - 1))
-          : std::string("the best");
+          ? fmt::format("{:.1f}% more than the fastest", 100 * (candidate.least_seconds / least - 1))
+          : std::string("the fastest");
   bool const known = candidate.weight.has_value();
   return fmt::format("  {} ({} layout): {}{}, {}\n    {}.\n    {}\n", candidate.strategy, candidate.layout,
                      known ? "" : "at least ", format_seconds(candidate.least_seconds), behind,
                      strategy_of(candidate.strategy).summary,
                      known ? "its time goes to " + in_words(candidate.weight->critical) : "given up at that");
+}
+
+/// Which plan was faster, by how much, and why another was taken.
+std::string in_words(Traded const& fastest, Choice const& choice) {
+  bool const memory = fastest.slots_bytes > fastest.taken_slots_bytes;
+  std::string const more =
+      memory ? fmt::format("needs {} of memory on a rank, not {}", format_bytes(fastest.slots_bytes),
+                           format_bytes(fastest.taken_slots_bytes))
+             : fmt::format("needs as much memory and sends {}, not {}", format_bytes(fastest.bytes_max),
+                           format_bytes(fastest.taken_bytes_max));
+  return fmt::format("{} ({} layout) is faster by {:.2g}% ({}, not {}), but {}: {} ({} layout) is taken.\n",
+                     fastest.strategy, fastest.layout, 100 * (choice.predicted_seconds / fastest.seconds - 1),
+                     format_seconds(fastest.seconds), format_seconds(choice.predicted_seconds), more,
+                     choice.plan.strategy, choice.layout);
 }
 
 }  // namespace
@@ -82,14 +96,16 @@ std::string explain(Choice const& choice, Machine const& machine) {
       "How the plan was chosen. Each row of the table is a plan: who owns which tokens (layout), and who "
       "sends what and\n"
       "computes what in which round (strategy). Plans were written out and played through, round by round, "
-      "on "
-      "the\n"
-      "machine '{}'{}; the one that ends first is taken, and among equals the one that sends less. \"Bytes, "
-      "most\" is what\n"
-      "the busiest rank sends; \"memory, most\" is what a rank needs beside its share of the tensors. A fold "
-      "is one piece\n"
-      "of attention on one rank; where time goes is read off the chain of steps that ends last.\n\n",
-      machine.name, complete ? "" : ", up to where they were certain to take longer than the best");
+      "on the\n"
+      "machine '{}'{}; of those that end first, or within {:g}% of that, the one that needs\n"
+      "the least memory is taken, and among equals the one that sends less. \"Bytes, most\" is what the "
+      "busiest rank sends;\n"
+      "\"memory, most\" is what a rank needs beside its share of the tensors. A fold is one piece of "
+      "attention "
+      "on one rank;\n"
+      "where time goes is read off the chain of steps that ends last.\n\n",
+      machine.name, complete ? "" : ", up to where they were certain not to be taken", 100 * near_tie);
+  if (choice.traded) text += in_words(*choice.traded, choice) + "\n";
   for (Candidate const* candidate : best) text += row(*candidate, best.front()->least_seconds);
   std::set<std::string> told;  // a strategy is refused for every layout alike
   for (Candidate const& candidate : choice.candidates) {

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <compare>
+#include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -103,6 +105,16 @@ double steps(Program const& program) {
                              program.merges.size() + program.finishes.size());
 }
 
+/// Thrown while a plan is written that is already certain to take too long.
+struct TooSlow {
+  double seconds;  ///< it takes no less
+};
+
+/// Bytes of a rank's slots.
+std::uint64_t slots_bytes(Program const& program) {
+  return std::accumulate(program.slots.begin(), program.slots.end(), std::uint64_t{0});
+}
+
 /// Weighs candidates, and keeps the best.
 class Scales {
  public:
@@ -112,7 +124,7 @@ class Scales {
   void add(std::vector<std::string> const& strategies, NamedLayouts const& named) {
     for (std::string const& strategy : strategies) {
       candidates_.push_back({.strategy = strategy, .layout = named.name});
-      options_.push_back({.layouts = &named.layouts});
+      options_.push_back({.layouts = &named.layouts, .steps = 0.0});
     }
   }
 
@@ -121,33 +133,39 @@ class Scales {
   Choice choose() && {
     bool const rivals = which_ != Weigh::all && candidates_.size() > 1;
     for (Option& option : options_) option.known = rivals ? Known::nothing : Known::few;
-    while (auto const next = most_promising()) {
+    if (rivals) list_first();
+    while (auto const next = next_to_know()) {
       Known const known = options_[*next].known;
       if (known == Known::nothing) {
-        bound(*next, std::vector{samples_of(*next).busiest});
-      } else if (known == Known::busiest && (best_ || !rivals || !too_large(*next))) {
-        bound(*next, samples_of(*next).few);
+        bound(*next, std::vector{samples_of(*next).busiest}, seconds_to_follow(*next));
+      } else if (known == Known::busiest && !too_large(*next)) {
+        bound(*next, samples_of(*next).few, seconds_to_follow(*next));
       } else if (rivals && too_large(*next)) {
         estimate(*next);
       } else {
         weigh(*next);
       }
     }
-    if (!best_) throw InvalidProblem(refusals());
-    std::string const layout = candidates_[best_->index].layout;
-    return {.plan = std::move(taken_->plan),
+    if (near_.empty()) throw InvalidProblem(refusals());
+    std::optional<Traded> traded = this->traded();
+    Taken& taken = near_[taken_at()];
+    std::string const layout = candidates_[taken.cost.index].layout;
+    return {.plan = std::move(taken.plan),
             .layout = layout,
             .candidates = std::move(candidates_),
-            .predicted_seconds = best_->seconds,
-            .simulation = std::move(taken_->simulation),
-            .sampled = std::move(taken_->sampled)};
+            .predicted_seconds = taken.cost.seconds,
+            .simulation = std::move(taken.simulation),
+            .sampled = std::move(taken.sampled),
+            .traded = std::move(traded)};
   }
 
  private:
-  /// Least predicted time, then fewest bytes, then the first.
+  /// Of plans that are nearly as fast: least memory, then fewest bytes, then least predicted time, then the
+  /// first.
   struct Cost {
+    std::uint64_t slots = 0;  ///< bytes, of the rank that needs most
+    std::uint64_t bytes = 0;  ///< sent by the rank that sends most
     double seconds = 0.0;
-    std::uint64_t bytes = 0;
     std::size_t index = 0;
     friend auto operator<=>(Cost const&, Cost const&) = default;
   };
@@ -159,12 +177,15 @@ class Scales {
   struct Option {
     Layouts const* layouts;
     Known known = Known::nothing;
-    double steps = 0.0;  ///< of the whole plan, about
-    bool done = false;   ///< weighed, or its time estimated
+    double steps = 0.0;       ///< of the whole plan, about
+    std::uint64_t slots = 0;  ///< Cost's, of ranks that are known
+    std::uint64_t bytes = 0;
+    bool done = false;  ///< weighed, or its time estimated
   };
 
-  /// The best so far.
+  /// A plan that may be taken.
   struct Taken {
+    Cost cost;
     Plan plan;
     std::optional<Simulation> simulation;  ///< if it was weighed
     std::vector<int> sampled;              ///< ranks whose programs are written; none: all
@@ -183,20 +204,106 @@ class Scales {
     return at->second;
   }
 
-  /// Of those that may be the best.
-  [[nodiscard]] std::optional<std::size_t> most_promising() const {
+  /// Those that move the fewest bytes.
+  void list_first() {
+    constexpr std::size_t few = 8;
+    if (candidates_.size() <= few) return;
+    std::vector<std::pair<double, std::size_t>> order;
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      std::string_view const name = candidates_[i].strategy;
+      std::size_t const colon = std::min(name.find(':'), name.size() - 1);
+      order.emplace_back(
+          strategy_of(name).bytes(problem_, options_[i].layouts->q.ranks(), name.substr(colon + 1)), i);
+    }
+    std::ranges::partial_sort(order, order.begin() + few);
+    for (std::size_t i = 0; i < few; ++i) first_.push_back(order[i].second);
+  }
+
+  /// Of those that may be taken, the first few, then the one that may be fastest.
+  [[nodiscard]] std::optional<std::size_t> next_to_know() const {
+    for (std::size_t const index : first_) {
+      if (open(index) && candidates_[index].least_seconds == 0) return index;
+    }
     std::optional<std::size_t> found;
     for (std::size_t i = 0; i < candidates_.size(); ++i) {
-      Candidate const& candidate = candidates_[i];
-      bool const open = candidate.refused.empty() && !options_[i].done;
-      if (!open || candidate.least_seconds > most_seconds()) continue;
-      if (!found || candidate.least_seconds < candidates_[*found].least_seconds) found = i;
+      if (!open(i)) continue;
+      if (!found || candidates_[i].least_seconds < candidates_[*found].least_seconds) found = i;
     }
     return found;
   }
 
+  /// Beyond what bounds are not followed for now: what is taken will hardly take longer than the best of the
+  /// first few at least, and a quarter. Without that, all that is certain.
+  [[nodiscard]] double seconds_to_follow(std::size_t index) const {
+    constexpr double margin = 1.25;
+    double const infinity = std::numeric_limits<double>::infinity();
+    if (!near_.empty()) return most_seconds();
+    double least = infinity;
+    for (std::size_t const first : first_) {
+      Candidate const& candidate = candidates_[first];
+      if (!candidate.refused.empty()) continue;
+      if (candidate.least_seconds == 0) return infinity;  // these come first
+      least = std::min(least, candidate.least_seconds);
+    }
+    return candidates_[index].least_seconds > margin * least ? infinity : margin * least;
+  }
+
+  /// Whether more is to be known of a candidate, as it may be taken.
+  [[nodiscard]] bool open(std::size_t index) const {
+    Candidate const& candidate = candidates_[index];
+    Option const& option = options_[index];
+    if (!candidate.refused.empty() || option.done) return false;
+    if (near_.empty() || which_ == Weigh::all) return true;
+    if (candidate.least_seconds > most_seconds()) return false;
+    if (option.known == Known::nothing) return true;
+    // It costs more than what would be taken, which stays near the fastest even if that is this one.
+    Cost const least{option.slots, option.bytes, candidate.least_seconds, index};
+    Cost const& taken = near_[taken_at()].cost;
+    return least < taken || taken.seconds > (1.0 + near_tie) * candidate.least_seconds;
+  }
+
   [[nodiscard]] double most_seconds() const {
-    return best_ && which_ != Weigh::all ? best_->seconds : std::numeric_limits<double>::infinity();
+    return near_.empty() || which_ == Weigh::all ? std::numeric_limits<double>::infinity() : near_seconds();
+  }
+
+  /// How long a plan may take that is taken.
+  [[nodiscard]] double near_seconds() const { return (1.0 + near_tie) * near_[fastest_at()].cost.seconds; }
+
+  [[nodiscard]] std::size_t fastest_at() const {
+    auto const fastest =
+        std::ranges::min_element(near_, {}, [](Taken const& one) { return one.cost.seconds; });
+    return static_cast<std::size_t>(fastest - near_.begin());
+  }
+
+  [[nodiscard]] std::size_t taken_at() const {
+    return static_cast<std::size_t>(std::ranges::min_element(near_, {}, &Taken::cost) - near_.begin());
+  }
+
+  /// Keeps what may be taken in the end: of plans near the fastest, those that cost less than all faster
+  /// ones.
+  void keep(Taken taken) {
+    Cost const cost = taken.cost;
+    auto const spares = [](Cost const& one, Cost const& other) {
+      return one.seconds <= other.seconds && one < other;
+    };
+    if (std::ranges::any_of(near_, [&](Taken const& other) { return spares(other.cost, cost); })) return;
+    std::erase_if(near_, [&](Taken const& other) { return spares(cost, other.cost); });
+    near_.push_back(std::move(taken));
+    std::erase_if(near_, [&, most = near_seconds()](Taken const& one) { return one.cost.seconds > most; });
+  }
+
+  [[nodiscard]] std::optional<Traded> traded() const {
+    Cost const& fastest = near_[fastest_at()].cost;
+    Cost const& taken = near_[taken_at()].cost;
+    if (taken.index == fastest.index) return {};
+    Candidate const& candidate = candidates_[fastest.index];
+    return Traded{.strategy = candidate.strategy,
+                  .layout = candidate.layout,
+                  .seconds = fastest.seconds,
+                  .slots_bytes = fastest.slots,
+                  .bytes_max = fastest.bytes,
+                  .taken_slots_bytes = taken.slots,
+                  .taken_bytes_max = taken.bytes};
   }
 
   /// For what may be spent: a share of the run, if that is more.
@@ -209,40 +316,63 @@ class Scales {
   }
 
   /// What the programs of the ranks tell: how long it takes at least, and how large it is.
-  /// @returns nothing if it is refused
-  std::optional<Told> bound(std::size_t index, std::vector<int> const& sample) {
+  /// @returns nothing if it is refused, or given up as it is certain to take more than `most_seconds`
+  std::optional<Told> bound(std::size_t index, std::vector<int> const& sample, double most_seconds) {
     Candidate& candidate = candidates_[index];
     Option& option = options_[index];
+    // Sums in another order than the simulation's: a little less, so that rounding gives nothing up.
+    constexpr double rounding = 1e-9;
+    LeastSoFar so_far(sample, machine_);
+    auto const stop_if_slow = [&](double least) {
+      if ((1.0 - rounding) * least > most_seconds) throw TooSlow{(1.0 - rounding) * least};
+    };
     try {
-      // Sums in another order than the simulation's: a little less, so that rounding gives nothing up.
-      constexpr double rounding = 1e-9;
-      Plan plan = make_plan(problem_, *option.layouts, candidate.strategy, sample);
+      Watch watch;
+      if (!std::isinf(most_seconds)) {
+        watch.foretold = [&](Plan const& plan) {
+          stop_if_slow(sampled_seconds(plan, sample, machine_).least);
+        };
+        watch.after_round = [&](Plan const& plan) { stop_if_slow(so_far.seconds(plan)); };
+      }
+      Plan plan = make_plan(problem_, *option.layouts, candidate.strategy, sample, watch);
       auto const [least, lockstep] = sampled_seconds(plan, sample, machine_);
       candidate.least_seconds = std::max(candidate.least_seconds, (1.0 - rounding) * least);
       double of_sample = 0.0;
-      for (int const rank : sample) of_sample += steps(plan.programs[static_cast<std::size_t>(rank)]);
+      for (int const rank : sample) {
+        Program const& program = plan.programs[static_cast<std::size_t>(rank)];
+        of_sample += steps(program);
+        option.slots = std::max(option.slots, slots_bytes(program));
+      }
+      option.bytes = std::max(option.bytes, largest(volume(plan).sent));
       option.steps = of_sample * plan.ranks() / static_cast<double>(sample.size());
       option.known = option.known == Known::nothing ? Known::busiest : Known::few;
       return Told{std::move(plan), lockstep};
+    } catch (TooSlow const& slow) {
+      candidate.least_seconds = std::max(candidate.least_seconds, slow.seconds);
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
-      return {};
     }
+    return {};
   }
 
   void estimate(std::size_t index) {
     Option& option = options_[index];
     option.done = true;
     std::vector<int> sample = with_others(samples_of(index).few, option.layouts->q.ranks(), option.steps);
-    std::optional<Told> told = bound(index, sample);
+    if (!near_.empty()) {  // some of them may be enough to give it up
+      std::vector<int> some;
+      for (std::size_t i = 0; i < sample.size(); i += 4) some.push_back(sample[i]);
+      if (!bound(index, some, most_seconds())) return;
+    }
+    std::optional<Told> told = bound(index, sample, most_seconds());
     if (!told) return;
     // Waiting for others counts nothing in the one, and too much in the other.
     double const seconds = std::sqrt(candidates_[index].least_seconds * told->lockstep);
     candidates_[index].estimated_seconds = seconds;
-    Cost const cost{seconds, largest(volume(told->plan).sent), index};
-    if (best_ && *best_ < cost) return;
-    best_ = cost;
-    taken_ = {std::move(told->plan), std::nullopt, std::move(sample)};
+    keep({{option.slots, option.bytes, seconds, index},
+          std::move(told->plan),
+          std::nullopt,
+          std::move(sample)});
   }
 
   void weigh(std::size_t index) {
@@ -259,10 +389,8 @@ class Scales {
                           .critical = simulation.critical,
                           .bytes_max = largest(moved.sent),
                           .slots_bytes = largest(moved.slots)};
-      Cost const cost{candidate.weight->seconds, candidate.weight->bytes_max, index};
-      if (best_ && *best_ < cost) return;
-      best_ = cost;
-      taken_ = {std::move(plan), std::move(simulation), {}};
+      Cost const cost{candidate.weight->slots_bytes, candidate.weight->bytes_max, simulation.seconds, index};
+      keep({cost, std::move(plan), std::move(simulation), {}});
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
     }
@@ -283,8 +411,8 @@ class Scales {
   std::vector<Option> options_;                ///< by candidate
   std::map<Layouts const*, Samples> samples_;  ///< once asked for
   double steps_weighed_ = 0.0;
-  std::optional<Cost> best_;
-  std::optional<Taken> taken_;
+  std::vector<std::size_t> first_;  ///< those that are bounded first
+  std::vector<Taken> near_;         ///< what may be taken in the end
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -34,6 +35,7 @@ class Costs {
       : plan_(plan), machine_(machine), bytes_(plan.blocks.size(), unknown) {}
 
   [[nodiscard]] double bytes(BlockId id) const {
+    if (static_cast<std::size_t>(id) >= bytes_.size()) bytes_.resize(plan_.blocks.size(), unknown);
     double& known = bytes_[static_cast<std::size_t>(id)];
     if (known == unknown) known = static_cast<double>(plait::bytes(plan_.block(id), plan_.problem.shape));
     return known;
@@ -391,6 +393,39 @@ SampledSeconds sampled_seconds(Plan const& plan, std::span<int const> ranks, Mac
     least = std::max(least, alone);
   }
   return {.least = least, .lockstep = std::accumulate(slowest.begin(), slowest.end(), 0.0)};
+}
+
+struct LeastSoFar::State {
+  std::vector<int> ranks;
+  Machine machine;
+  std::optional<Costs> costs;  ///< of the plan, once it is known
+  std::size_t rounds;          ///< so far
+  std::vector<double> alone;   ///< seconds so far, by place in `ranks`
+};
+
+LeastSoFar::LeastSoFar(std::vector<int> ranks, Machine const& machine) {
+  validate(machine);
+  std::vector<double> alone(ranks.size());
+  state_ = std::make_unique<State>(State{std::move(ranks), machine, {}, 0, std::move(alone)});
+}
+
+LeastSoFar::~LeastSoFar() = default;
+
+double LeastSoFar::seconds(Plan const& plan) {
+  auto& [ranks, machine, costs, rounds, alone] = *state_;
+  if (!costs) costs.emplace(plan, machine);
+  std::size_t last = rounds;
+  double least = 0.0;
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    auto const rank = static_cast<std::size_t>(ranks[i]);
+    last = plan.programs[rank].rounds();
+    for (std::size_t round = rounds; round < last; ++round) {
+      alone[i] += least_round_seconds(plan, machine, *costs, rank, round);
+    }
+    least = std::max(least, alone[i]);
+  }
+  rounds = last;
+  return least;
 }
 
 }  // namespace plait

@@ -24,6 +24,7 @@ constexpr std::array table{
         .summary =
             "queries stay; key/value blocks travel from rank to next rank until no later rank needs them",
         .make = ring_plan,
+        .bytes = all_keys_bytes,
         .variants = only<ring>},
     Strategy{
         .name = "allgather",
@@ -31,21 +32,25 @@ constexpr std::array table{
         .summary =
             "queries stay; key/value blocks come straight from their homes, each in a round or all in ROUNDS",
         .make = allgather_plan,
+        .bytes = all_keys_bytes,
         .variants = allgather_variants},
     Strategy{.name = passq,
              .form = "passq",
              .summary = "keys and values stay; queries visit them, and partial states come back to be merged",
              .make = passq_plan,
+             .bytes = all_queries_bytes,
              .variants = only<passq>},
     Strategy{.name = "mesh",
              .form = "mesh[:AxB]",
              .summary = "queries are gathered over A ranks, keys and values over B; partial states come back",
              .make = mesh_plan,
+             .bytes = mesh_strategy_bytes,
              .variants = mesh_variants},
     Strategy{.name = "ulysses",
              .form = "ulysses[:U[+mesh:AxB]]",
              .summary = "heads are spread over U ranks by an all-to-all, with a mesh of A×B such groups",
              .make = ulysses_plan,
+             .bytes = ulysses_bytes,
              .variants = ulysses_variants},
     Strategy{
         .name = "tree",
@@ -53,12 +58,14 @@ constexpr std::array table{
         .summary =
             "for few queries: they go to all keys at once, and states merge on a tree, or straight at home",
         .make = tree_plan,
+        .bytes = all_queries_bytes,
         .variants = tree_variants,
         .reduces_natively = true},
     Strategy{.name = "hierarchical",
              .form = "hierarchical:NODESxRANKS",
              .summary = "the ring in two levels: an inner ring within each node, an outer ring between nodes",
              .make = hierarchical_plan,
+             .bytes = all_keys_bytes,
              .variants = hierarchical_variants},
 };
 
@@ -87,7 +94,7 @@ void require_no_arguments(std::string_view strategy, std::string_view arguments)
 }
 
 Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name,
-               std::span<int const> only) {
+               std::span<int const> only, Watch const& watch) {
   validate(problem);
   Strategy const& strategy = strategy_of(name);
   if (layouts.q.tokens() != problem.shape.q_tokens || layouts.kv.tokens() != problem.shape.kv_tokens ||
@@ -103,7 +110,8 @@ Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view 
     throw InvalidProblem(
         fmt::format("strategy '{}': nothing follows the colon; must be {}", name, strategy.form));
   }
-  return strategy.make(problem, layouts, plain ? std::string_view{} : name.substr(colon + 1), only);
+  return strategy.make(problem, layouts, plain ? std::string_view{} : name.substr(colon + 1),
+                       {.ranks = only, .watch = watch});
 }
 
 }  // namespace plait

@@ -113,6 +113,20 @@ class AllGather {
   std::vector<int> receivers_;                  ///< the ranks that have some
 };
 
+/// What comes to the ranks that are written.
+void foretell(PlanBuilder& plan, Index pieces) {
+  for (int const rank : plan.written()) {
+    for (int from = 0; from < plan.ranks(); ++from) {
+      for (Index piece = 0; piece < pieces && from != rank; ++piece) {
+        for (BlockId const kv : plan.kv_blocks(from, piece)) {
+          if (plan.rank_needs(rank, kv)) plan.send({from, at_rest, kv}, {rank, at_rest, kv}, kv);
+        }
+      }
+    }
+  }
+  plan.foretell(plan.blocks());
+}
+
 /// How the blocks of the other ranks come: in `pieces` turns of `rounds` rounds.
 struct Schedule {
   Index pieces;
@@ -132,12 +146,13 @@ Schedule schedule(Layout const& kv, int asked) {
 /// In each round every rank sends to some of those after it, in the order of their distance. What arrives is
 /// folded in the next round; what a rank owns is folded in the first of its piece.
 Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
-                    std::span<int const> only) {
+                    Extent const& extent) {
   bool const each = arguments.empty() || arguments == "each";
   int const asked = each ? 0 : parse_count("allgather", arguments, "rounds");
   auto const [pieces, rounds] = schedule(layouts.kv, asked);
   std::string const name = arguments.empty() ? "allgather" : fmt::format("allgather:{}", arguments);
-  PlanBuilder plan(problem, layouts, name, only, pieces);
+  PlanBuilder plan(problem, layouts, name, extent, pieces);
+  if (plan.foretells()) foretell(plan, pieces);
   AllGather writer(plan);
   int const others = plan.ranks() - 1;
   for (Index piece = 0; piece < pieces; ++piece) {

@@ -27,20 +27,37 @@ Gathered gather(std::vector<Arrival> const& arrivals) {
   return gathered;
 }
 
-std::vector<Slice> joined(Layout const& layout, int first, int ranks) {
-  if (ranks == 1) return layout.slices(first);
-  std::vector<Slice> slices;
-  for (int rank = first; rank < first + ranks; ++rank) {
-    slices.insert(slices.end(), layout.slices(rank).begin(), layout.slices(rank).end());
-  }
-  std::ranges::sort(slices, {}, &Slice::begin);
-  std::vector<Slice> found;
+namespace {
+
+/// Joins slices where they touch, those that are neighbours in the list alone.
+void join_neighbours(std::vector<Slice>& slices) {
+  std::size_t kept = 0;
   for (Slice const slice : slices) {
-    if (!found.empty() && found.back().end == slice.begin) {
-      found.back().end = slice.end;
+    if (kept > 0 && slices[kept - 1].end == slice.begin) {
+      slices[kept - 1].end = slice.end;
     } else {
-      found.push_back(slice);
+      slices[kept++] = slice;
     }
+  }
+  slices.resize(kept);
+}
+
+}  // namespace
+
+Lists<Slice> joined(Layout const& layout, int ranks) {
+  Lists<Slice> found;
+  std::vector<Slice> slices;
+  for (int first = 0; first < layout.ranks(); first += ranks) {
+    slices.clear();
+    for (int rank = first; rank < first + ranks; ++rank) {
+      slices.insert(slices.end(), layout.slices(rank).begin(), layout.slices(rank).end());
+    }
+    if (ranks > 1) {
+      if (!std::ranges::is_sorted(slices, {}, &Slice::begin)) std::ranges::sort(slices, {}, &Slice::begin);
+      join_neighbours(slices);
+    }
+    found.add_all(slices);
+    found.end_list();
   }
   return found;
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "plait/lists.hpp"
 #include "plait/plan.hpp"
 
 namespace plait {
@@ -35,7 +36,8 @@ struct Gathered {
 /// @param arrivals  in the order of their rounds
 [[nodiscard]] Gathered gather(std::vector<Arrival> const& arrivals);
 
-/// The slices of `ranks` ranks from `first` on, joined where they touch.
-[[nodiscard]] std::vector<Slice> joined(Layout const& layout, int first, int ranks);
+/// The slices of each group of so many consecutive ranks, joined where they touch; those of a rank alone as
+/// they are.
+[[nodiscard]] Lists<Slice> joined(Layout const& layout, int ranks);
 
 }  // namespace plait

@@ -19,8 +19,15 @@ struct Grid {
 /// Reads a number of `what` ("ranks"), at least 1. @throws InvalidProblem naming `strategy` and the text
 [[nodiscard]] int parse_count(std::string_view strategy, std::string_view text, std::string_view what);
 
-/// The grid of `ranks` whose mesh moves the fewest bytes (DESIGN §4): A near √(P·y/x), x = q_heads · (D·e +
-/// (Dv + 2)·s), y = kv_heads · (D + Dv) · e.
+/// Bytes that a rank of a mesh receives, its states included, where every rank has so many queries and keys
+/// and the mask keeps all: (A − 1) · queries · x + (B − 1) · keys · y, x = q_heads · (D·e + (Dv + 2)·s),
+/// y = kv_heads · (D + Dv) · e.
+[[nodiscard]] double mesh_bytes(Shape const& shape, double queries, double keys, Grid grid);
+
+/// The same for the problem's tokens, evenly over so many ranks.
+[[nodiscard]] double mesh_bytes(Shape const& shape, int ranks, Grid grid);
+
+/// The grid of `ranks` whose mesh moves the fewest bytes (DESIGN §4): A near √(P·y/x).
 [[nodiscard]] Grid lightest_mesh(Shape const& shape, int ranks);
 
 }  // namespace plait

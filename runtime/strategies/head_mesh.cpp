@@ -28,17 +28,19 @@ struct Due {
 class HeadMesh {
  public:
   HeadMesh(Problem const& problem, Layouts const& layouts, std::string name, int head_ranks, Grid grid,
-           std::span<int const> only)
+           Extent const& extent)
       : mask_(problem.mask),
         layouts_(layouts),
         shape_(problem.shape),
         u_(head_ranks),
         grid_(grid),
-        plan_(problem, layouts, std::move(name), only),
+        plan_(problem, layouts, std::move(name), extent),
         place_(plan_, head_ranks, grid, mesh_order(shape_, grid)),
         ranks_(static_cast<std::size_t>(layouts.q.ranks())) {}
 
   Plan write() && {
+    list_slices();
+    if (plan_.foretells()) foretell();
     exchange_heads();
     gather_mesh();
     std::vector<int> folding;
@@ -124,6 +126,41 @@ class HeadMesh {
     for (std::size_t i = 0; i < arrivals.size(); ++i) {
       if (moves<Held>(arrivals[i].from, rank)) held[before + taken_by[i]].arrivals.push_back(arrivals[i]);
     }
+  }
+
+  void list_slices() {
+    q_slices_ = joined(layouts_.q, u_);
+    kv_slices_ = layouts_.q == layouts_.kv ? q_slices_ : joined(layouts_.kv, u_);
+    row_q_slices_ = joined(layouts_.q, grid_.a * u_);
+  }
+
+  /// Of what the mesh moves, what comes to ranks that are written, and the states that go back for it.
+  void foretell() {
+    std::size_t const before = plan_.blocks();
+    for (int const rank : plan_.written()) {
+      HeadRange const heads = heads_of(rank);
+      for (MeshStep const step : place_.order()) {
+        int const from = place_.source(rank, step);
+        // Pieces are sent whole, and are as long as slices of one rank, or longer.
+        Index tokens = 0;
+        int const first = place_.group_of(from) * u_;
+        for (int owner = first; owner < first + u_; ++owner) {
+          for (Slice const slice : (step.queries ? layouts_.q : layouts_.kv).slices(owner)) {
+            bool const comes = step.queries ? meets_keys(rank, slice) : meets_queries(rank, slice);
+            if (comes) tokens += slice.size();
+          }
+        }
+        if (tokens == 0) continue;
+        auto const send = [&](int source, int target, BlockId id) {
+          plan_.send({source, at_rest, id}, {target, at_rest, id}, id);
+        };
+        BlockId const block = step.queries ? plan_.add_q({0, tokens}, heads, Block::gathered)
+                                           : plan_.add_kv({0, tokens}, heads, Block::gathered);
+        send(from, rank, block);
+        if (step.queries) send(rank, from, plan_.state_of(block));
+      }
+    }
+    plan_.foretell(before);
   }
 
   /// The all-to-all of a group, in the order of a pairwise exchange.
@@ -237,19 +274,6 @@ class HeadMesh {
   }
 
   void gather_mesh() {
-    auto const list = [&](Layout const& layout, int ranks, Lists<Slice>& lists) {
-      for (int first = 0; first < plan_.ranks(); first += ranks) {
-        lists.add_all(joined(layout, first, ranks));
-        lists.end_list();
-      }
-    };
-    list(layouts_.q, u_, q_slices_);
-    if (layouts_.q == layouts_.kv) {
-      kv_slices_ = q_slices_;
-    } else {
-      list(layouts_.kv, u_, kv_slices_);
-    }
-    list(layouts_.q, grid_.a * u_, row_q_slices_);
     std::vector<MeshStep> const& order = place_.order();
     std::size_t const first = gathered_by_;
     std::size_t const steps_a_round =
@@ -465,8 +489,8 @@ class HeadMesh {
 }  // namespace
 
 Plan head_mesh_plan(Problem const& problem, Layouts const& layouts, std::string name, int head_ranks,
-                    Grid grid, std::span<int const> only) {
-  return HeadMesh(problem, layouts, std::move(name), head_ranks, grid, only).write();
+                    Grid grid, Extent const& extent) {
+  return HeadMesh(problem, layouts, std::move(name), head_ranks, grid, extent).write();
 }
 
 }  // namespace plait

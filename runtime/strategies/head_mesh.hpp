@@ -21,6 +21,6 @@ namespace plait {
 /// are as heavy as the keys), so that folds are at hand from the first rounds on and states leave before the
 /// last ones.
 [[nodiscard]] Plan head_mesh_plan(Problem const& problem, Layouts const& layouts, std::string name,
-                                  int head_ranks, Grid grid, std::span<int const> only);
+                                  int head_ranks, Grid grid, Extent const& extent);
 
 }  // namespace plait

@@ -173,7 +173,7 @@ class DoubleRing {
 }  // namespace
 
 Plan hierarchical_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
-                       std::span<int const> only) {
+                       Extent const& extent) {
   int const ranks = layouts.q.ranks();
   if (arguments.empty()) {
     throw InvalidProblem(
@@ -185,7 +185,7 @@ Plan hierarchical_plan(Problem const& problem, Layouts const& layouts, std::stri
     throw InvalidProblem(
         fmt::format("strategy '{}': the grid has {} ranks, not {}", name, grid.a * grid.b, ranks));
   }
-  PlanBuilder plan(problem, layouts, name, only);
+  PlanBuilder plan(problem, layouts, name, extent);
   DoubleRing(plan, grid).write();
   return std::move(plan).finish_at_home();
 }

@@ -29,9 +29,9 @@ void travel(PlanBuilder& plan, int distance, std::vector<Visit>& arrived) {
 /// Stages of a visit, one round each: travel, fold at the host, return, merge at home. The visits to the rank
 /// at distance d travel in round d − 1, so all four stages of successive distances run at once.
 Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
-                std::span<int const> only) {
+                Extent const& extent) {
   require_no_arguments("passq", arguments);
-  PlanBuilder plan(problem, layouts, "passq", only);
+  PlanBuilder plan(problem, layouts, "passq", extent);
   int const ranks = plan.ranks();
   std::vector<Visit> arrived;
   std::vector<Visit> folded;

@@ -41,16 +41,17 @@ Index pieces_to_travel(Layout const& kv) {
 }
 
 PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
-                         std::span<int const> only, Index kv_pieces)
+                         Extent const& extent, Index kv_pieces)
     : plan_{.problem = problem,
             .layouts = layouts,
             .strategy = std::move(strategy),
             .blocks = {},
             .programs = {}},
+      watch_(extent.watch),
       kv_pieces_(kv_pieces) {
   auto const count = static_cast<std::size_t>(layouts.q.ranks());
-  nth_written_.assign(count, only.empty() ? 0 : none);
-  for (int const rank : only) at(nth_written_, rank) = 0;
+  nth_written_.assign(count, extent.ranks.empty() ? 0 : none);
+  for (int const rank : extent.ranks) at(nth_written_, rank) = 0;
   for (int rank = 0; rank < ranks(); ++rank) {
     if (!writes(rank)) continue;
     at(nth_written_, rank) = static_cast<int>(written_.size());
@@ -275,6 +276,18 @@ void PlanBuilder::end_round() {
     for (SlotId const id : state.released) state.add_free(slot(rank, id).bytes, id);
     state.released.clear();
   }
+  if (watch_.after_round) watch_.after_round(plan_);
+}
+
+void PlanBuilder::foretell(std::size_t blocks) {
+  for (int const rank : written_) {
+    Program& program = at(plan_.programs, rank);
+    program.ends.push_back({.sends = static_cast<std::uint32_t>(program.sends.size()),
+                            .receives = static_cast<std::uint32_t>(program.receives.size())});
+  }
+  watch_.foretold(plan_);
+  for (int const rank : written_) at(plan_.programs, rank) = {};
+  plan_.blocks.resize(blocks);
 }
 
 void PlanBuilder::drop_empty_rounds() {

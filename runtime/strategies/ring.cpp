@@ -55,10 +55,10 @@ void play(PlanBuilder& plan, std::vector<std::vector<Traveller>>& on_their_way, 
 /// The pieces take turns of P−1 rounds; the last fold of a turn falls into the first round of the next, so
 /// every round but the last has a transfer to hide.
 Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
-               std::span<int const> only) {
+               Extent const& extent) {
   require_no_arguments("ring", arguments);
   Index const pieces = pieces_to_travel(layouts.kv);
-  PlanBuilder plan(problem, layouts, "ring", only, pieces);
+  PlanBuilder plan(problem, layouts, "ring", extent, pieces);
   int const last_hop = plan.ranks() - 1;
   std::vector<std::vector<Traveller>> arriving;  // of the turn before: they have one fold to go
   for (Index piece = 0; piece < pieces; ++piece) {

@@ -227,10 +227,33 @@ class Tree {
   std::size_t most_ = 1;  ///< ranks of a visit
 };
 
+/// What comes to, and goes from, the ranks that are written, if all states meet at home.
+void foretell(PlanBuilder& plan) {
+  for (int home = 0; home < plan.ranks(); ++home) {
+    for (BlockId const q : plan.q_blocks(home)) {
+      auto const exchange = [&](int rank) {
+        if (rank == home) return;
+        BlockId const state = plan.state_of(q);
+        plan.send({home, at_rest, q}, {rank, at_rest, q}, q);
+        plan.send({rank, at_rest, state}, {home, at_rest, state}, state);
+      };
+      if (plan.writes(home)) {
+        RankSet const ranks = plan.ranks_that_serve(q);
+        for (int i = 0; i < ranks.count({0, plan.ranks()}); ++i) exchange(ranks.at(i));
+        continue;
+      }
+      for (int const rank : plan.written()) {
+        if (plan.rank_serves(rank, q)) exchange(rank);
+      }
+    }
+  }
+  plan.foretell(plan.blocks());
+}
+
 }  // namespace
 
 Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
-               std::span<int const> only) {
+               Extent const& extent) {
   if (arguments.empty()) arguments = "log";
   if (arguments != "log" && arguments != "direct" && arguments != "native") {
     throw InvalidProblem(
@@ -239,7 +262,8 @@ Plan tree_plan(Problem const& problem, Layouts const& layouts, std::string_view 
   Return const by = arguments == "log"      ? Return::log
                     : arguments == "direct" ? Return::direct
                                             : Return::native;
-  PlanBuilder plan(problem, layouts, fmt::format("tree:{}", arguments), only);
+  PlanBuilder plan(problem, layouts, fmt::format("tree:{}", arguments), extent);
+  if (by == Return::direct && plan.foretells()) foretell(plan);
   Tree(plan, by).write();
   return std::move(plan).finish_at_home();
 }

@@ -21,16 +21,33 @@ std::vector<int> head_ranks(Problem const& problem, int ranks) {
   return found;
 }
 
-}  // namespace
+/// What the arguments say.
+struct Spread {
+  std::string name;
+  int u;
+  bool alone;  ///< without a mesh beside it
+  Grid grid;
+};
 
-Plan ulysses_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
-                  std::span<int const> only) {
-  int const ranks = layouts.q.ranks();
+Spread parse_spread(std::string_view arguments, int ranks) {
   std::string const name = arguments.empty() ? "ulysses" : fmt::format("ulysses:{}", arguments);
   std::size_t const plus = arguments.find(product);
   bool const alone = plus == std::string_view::npos;
   int const u = arguments.empty() ? ranks : parse_count(name, arguments.substr(0, plus), "ranks");
   Grid const grid = alone ? Grid{} : parse_grid(name, arguments.substr(plus + product.size()));
+  return {name, u, alone, grid};
+}
+
+}  // namespace
+
+double ulysses_bytes(Problem const& problem, int ranks, std::string_view arguments) {
+  return mesh_bytes(problem.shape, ranks, parse_spread(arguments, ranks).grid);
+}
+
+Plan ulysses_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
+                  Extent const& extent) {
+  int const ranks = layouts.q.ranks();
+  auto const [name, u, alone, grid] = parse_spread(arguments, ranks);
   if (u > problem.shape.kv_heads) {
     throw InvalidProblem(
         fmt::format("strategy '{}': {} ranks cannot share {} key/value head{}; spread over the heads' number "
@@ -44,7 +61,7 @@ Plan ulysses_plan(Problem const& problem, Layouts const& layouts, std::string_vi
   }
   std::string const full =
       alone ? fmt::format("ulysses:{}", u) : fmt::format("ulysses:{}{}{}x{}", u, product, grid.a, grid.b);
-  return head_mesh_plan(problem, layouts, full, u, grid, only);
+  return head_mesh_plan(problem, layouts, full, u, grid, extent);
 }
 
 /// All heads' shares that fit, each beside the meshes next to the lightest, and the two one-sided ones.

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "check.hpp"
+#include "explain.hpp"
 #include "file_error.hpp"
 #include "plait/planner.hpp"
 #include "report.hpp"
@@ -138,6 +139,26 @@ TEST(Report, EstimatesAreCalledThat) {
   EXPECT_NE(table.find("500.00 ms  -            -             estimate\n"), std::string::npos) << table;
   EXPECT_NE(table.find("375.00 ms  -            -             <- taken, by estimate\n"), std::string::npos)
       << table;
+}
+
+TEST(Report, ExplainsWhyAnotherThanTheFastestIsTaken) {
+  Choice choice = ring_of(2);
+  choice.predicted_seconds = 0.201;
+  std::string_view const sentence =
+      "mesh:2x2 (balanced layout) is faster by 0.5% (200.00 ms, not 201.00 ms), but ";
+  EXPECT_EQ(explain(choice, {}).find(sentence), std::string::npos);
+  choice.traded = {.strategy = "mesh:2x2",
+                   .layout = "balanced",
+                   .seconds = 0.2,
+                   .slots_bytes = 4096,
+                   .bytes_max = 3000,
+                   .taken_slots_bytes = 1024,
+                   .taken_bytes_max = 3000};
+  std::string const words = explain(choice, {});
+  EXPECT_NE(words.find(std::string(sentence) +
+                       "needs 4.00 KiB of memory on a rank, not 1.00 KiB: ring (zigzag layout) is taken."),
+            std::string::npos)
+      << words;
 }
 
 TEST(Report, FilesAppearWholeOrNotAtAll) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -150,6 +151,20 @@ struct Plan {
   [[nodiscard]] int ranks() const { return static_cast<int>(programs.size()); }
   [[nodiscard]] std::size_t rounds() const { return programs.empty() ? 0 : programs.front().rounds(); }
   [[nodiscard]] Block const& block(BlockId id) const { return blocks[static_cast<std::size_t>(id)]; }
+};
+
+/// Sees a plan while it is written. What it throws ends the writing.
+struct Watch {
+  /// Before anything is written, perhaps: a plan of one round with no more than what the ranks whose programs
+  /// are written will send and receive in all.
+  std::function<void(Plan const&)> foretold = {};
+  std::function<void(Plan const&)> after_round = {};
+};
+
+/// What is written of a plan.
+struct Extent {
+  std::span<int const> ranks = {};  ///< whose programs; none: all
+  Watch watch = {};
 };
 
 }  // namespace plait

@@ -22,11 +22,11 @@ namespace plait {
 /// whatever its size, and ends as large as the largest block it held.
 class PlanBuilder {
  public:
-  /// @param only       the ranks whose programs are written; none: all. Steps of others are dropped
+  /// @param extent     steps of ranks whose programs are not written are dropped
   /// @param kv_pieces  into how many key/value blocks each slice at rest is cut, at most: none of fewer than
   /// 64 tokens unless the slice is shorter
-  PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
-              std::span<int const> only = {}, Index kv_pieces = 1);
+  PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy, Extent const& extent = {},
+              Index kv_pieces = 1);
 
   [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
   /// Whether the program of `rank` is written: a strategy may leave out what no such rank takes part in.
@@ -96,7 +96,15 @@ class PlanBuilder {
   void reduce_at_home(BlockId q, std::vector<SlotId> const& parts);
   /// Finishes the state of `q` in slot `from` (at_rest if it has no key) to `into`.
   void finish(int rank, BlockId q, SlotId from, SlotId into);
+  /// Throws what Watch::after_round does.
   void end_round();
+
+  /// Whether anyone listens.
+  [[nodiscard]] bool foretells() const { return static_cast<bool>(watch_.foretold); }
+  /// Before the first round: tells of the sends, from and to places at rest, and forgets them and all blocks
+  /// that have been added since there were so many. Throws what Watch::foretold does.
+  void foretell(std::size_t blocks);
+  [[nodiscard]] std::size_t blocks() const { return plan_.blocks.size(); }
 
   /// The plan, without the rounds in which no rank that is written has a step.
   [[nodiscard]] Plan done() &&;
@@ -146,6 +154,7 @@ class PlanBuilder {
   Plan plan_;
   std::vector<int> written_;
   std::vector<int> nth_written_;  ///< by rank: where it is in that list, or none
+  Watch watch_;
   Index kv_pieces_;
   Lists<BlockId> q_blocks_;
   Lists<BlockId> kv_blocks_;               ///< a list for each piece

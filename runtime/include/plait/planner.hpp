@@ -1,4 +1,5 @@
-// Chooses the strategy: of all plans that are valid, the one that takes the least time.
+// Chooses the strategy: of all plans that are valid, the one that takes the least time, or nearly, and then
+// the least memory.
 #pragma once
 
 #include <optional>
@@ -41,6 +42,21 @@ enum class Weigh : std::uint8_t {
 /// 256 ranks, in most of which every rank meets every other, have about as many.
 inline constexpr double steps_to_weigh = 300e3;
 
+/// Plans whose predicted times differ by no more than this share of the lesser are as good as each other.
+inline constexpr double near_tie = 0.01;
+
+/// The fastest plan, where another one that is nearly as fast was taken because it needs less memory (or as
+/// much, and sends less).
+struct Traded {
+  std::string strategy;
+  std::string layout;
+  double seconds = 0.0;           ///< predicted
+  std::uint64_t slots_bytes = 0;  ///< of the rank that needs most
+  std::uint64_t bytes_max = 0;    ///< sent by the rank that sends most
+  std::uint64_t taken_slots_bytes = 0;
+  std::uint64_t taken_bytes_max = 0;
+};
+
 struct Choice {
   Plan plan;
   std::string layout;
@@ -48,19 +64,25 @@ struct Choice {
   double predicted_seconds = 0.0;             ///< of the plan
   std::optional<Simulation> simulation = {};  ///< if it was weighed; else the prediction is an estimate
   std::vector<int> sampled = {};              ///< if it was not written out: whose programs are
+  std::optional<Traded> traded = {};          ///< if it is not the fastest
 };
 
 /// Considers the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a
 /// grid: all grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced,
-/// and those before it) and takes the one with the least predicted time, then fewest bytes, then the first.
+/// and those before it). Of those whose predicted time is within 1% (`near_tie`) of the least it takes the
+/// one with the least memory beside the tensors on the rank that needs most; of equals the one whose busiest
+/// sender sends the fewest bytes, then the fastest, then the first.
 /// Deterministic: it counts steps, not seconds, so that all ranks choose the same.
 ///
-/// With Weigh::best, the programs of a few ranks tell how long each plan takes at least; the most promising
-/// are weighed first, and those that are certain to take longer than the best of them are given up: what is
-/// taken is what Weigh::all finds. A plan with which more than `steps_to_weigh` would have been weighed is
-/// not: the programs of a few ranks stand for it, and its time is estimated as the geometric mean of what
-/// the slowest of them takes alone and of what they take in lockstep (SampledSeconds;
-/// bench/results/planning.md: how well that chooses). A candidate without rivals is always weighed.
+/// With Weigh::best, the programs of a few ranks tell how long each plan takes at least, and how much memory
+/// and how many bytes it needs at least; the most promising are weighed first. Given up are those that are
+/// certain to take more than 1% longer than the best of them, and those that need more memory than what
+/// would be taken and are certain not to be faster than that by more than 1%: what is taken is what
+/// Weigh::all finds. A plan with which more than `steps_to_weigh` would have been weighed is
+/// not: the programs of a few ranks stand for it, for its memory and its bytes too, and its time is estimated
+/// as the geometric mean of what the slowest of them takes alone and of what they take in lockstep
+/// (SampledSeconds; bench/results/planning.md: how well that chooses). A candidate without rivals is always
+/// weighed.
 /// @param reduce  Reduce::native weighs only plans whose states meet in MPI's own reduction; those are not
 /// weighed otherwise
 /// @returns the whole plan

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -62,5 +63,22 @@ struct SampledSeconds {
 /// Needs the programs of `ranks` alone. @throws InvalidProblem if a number of the machine cannot be
 [[nodiscard]] SampledSeconds sampled_seconds(Plan const& plan, std::span<int const> ranks,
                                              Machine const& machine);
+
+/// SampledSeconds::least of a plan that is being written, round by round: ever more, and in the end no more
+/// than of the whole.
+class LeastSoFar {
+ public:
+  /// @throws InvalidProblem if a number of the machine cannot be
+  LeastSoFar(std::vector<int> ranks, Machine const& machine);
+  ~LeastSoFar();
+  LeastSoFar(LeastSoFar const&) = delete;
+  LeastSoFar& operator=(LeastSoFar const&) = delete;
+  /// @param plan  the same one in each call, with the programs of the ranks as far as they are written
+  [[nodiscard]] double seconds(Plan const& plan);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace plait

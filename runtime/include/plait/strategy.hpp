@@ -28,8 +28,10 @@ struct Strategy {
   std::string_view form;     ///< how it is asked for: "mesh[:AxB]"
   std::string_view summary;  ///< one sentence for people
   /// @param arguments  what follows the name and a colon, or nothing
-  /// @param only       as make_plan's
-  Plan (*make)(Problem const&, Layouts const&, std::string_view arguments, std::span<int const> only);
+  Plan (*make)(Problem const&, Layouts const&, std::string_view arguments, Extent const& extent);
+  /// About how many bytes a rank receives if the mask keeps all pairs: it tells which of many plans to look
+  /// at first, and no more. The arguments are those of a variant.
+  double (*bytes)(Problem const&, int ranks, std::string_view arguments);
   /// The names of the variants worth weighing, in a fixed order; its own name if it has none.
   std::vector<std::string> (*variants)(Problem const&, Group const&);
   bool reduces_natively = false;  ///< it has variants for Reduce::native
@@ -47,9 +49,10 @@ struct Strategy {
 /// @param only  ranks: theirs are the only programs that are written, in much less time; none: all are. They
 /// do in each round what they do in the whole plan, but blocks and slots are numbered, and steps of a kind
 /// ordered, in other ways; rounds in which none of them has a step are left out, and so may be finishes
+/// @param watch  sees the plan grow; what it throws is passed on
 /// @throws InvalidProblem if the name is unknown (naming those that exist), if the problem is invalid, or if
 /// the layouts are not for it
 [[nodiscard]] Plan make_plan(Problem const& problem, Layouts const& layouts, std::string_view name,
-                             std::span<int const> only = {});
+                             std::span<int const> only = {}, Watch const& watch = {});
 
 }  // namespace plait
