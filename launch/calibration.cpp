@@ -11,13 +11,12 @@
 
 #include "calibration_fit.hpp"
 #include "calibration_links.hpp"
+#include "calibration_plans.hpp"
 #include "calibration_sampling.hpp"
 #include "plait/cpu_device.hpp"
 #include "plait/cuda_device.hpp"
 #include "plait/strategy.hpp"
 #include "size.hpp"
-#include "study_measure.hpp"
-#include "study_row.hpp"
 
 namespace plait {
 namespace {
@@ -92,7 +91,8 @@ class Calibrator {
         device_(std::move(device)),
         transport_(std::move(transport)),
         topology_(topology),
-        sampler_(job, *transport_) {
+        sampler_(job, *transport_),
+        plan_bench_(job, choice, options.run, options.elements) {
     Machine& machine = result_.machine;
     machine.name = options.name;
     machine.ranks_per_node = topology.ranks_per_host;
@@ -102,13 +102,16 @@ class Calibrator {
   }
 
   Calibration run() {
-    time_plans();
+    // Whole attentions before anything else, as in a job that has just begun, and after it.
+    ends_.first = plan_bench_.times();
     measure_folds();
     measure_merges();
     measure_crowd();
     measure_links();
     measure_host();
+    ends_.last = plan_bench_.times();
     fit_plans();
+    compare_ends();
     result_.machine.sources = sources();
     validate(result_.machine);
     return std::move(result_);
@@ -122,8 +125,8 @@ class Calibrator {
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
   void measure_port(double seconds);
   void measure_host();
-  void time_plans();
   void fit_plans();
+  void compare_ends();
   [[nodiscard]] std::string sources() const;
   template <class... Arguments>
   void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -143,8 +146,8 @@ class Calibrator {
   std::unique_ptr<Transport> transport_;
   Topology topology_;
   Sampler sampler_;
-  std::vector<Plan> plans_;  ///< whole attentions that were timed
-  std::vector<double> plan_seconds_;
+  PlanBench plan_bench_;
+  BothEnds ends_;
   Calibration result_;
   std::string levels_;  ///< which links were measured, in words
 };
@@ -368,67 +371,33 @@ void Calibrator::measure_host() {
       100 * machine.link_share_computing);
 }
 
-struct PlanCase {
-  std::string strategy;
-  Index tokens_per_rank;
-  Index kv_heads;  ///< of 8 query heads
-};
-
-/// Plans in which folds take most of the time, and such in which transfers do.
-std::vector<PlanCase> plan_cases(int ranks) {
-  std::vector<PlanCase> cases = {
-      {"ring", 768, 1}, {"ring", 384, 4}, {"passq", 384, 4}, {"tree:direct", 384, 4}, {"mesh", 384, 4}};
-  if (ranks <= 4) cases.push_back({"ulysses", 384, 4});
-  return cases;
-}
-
-/// Whole attentions, small ones, before anything else: as in a job that has just begun, connections and
-/// buffers have not grown yet to what seconds of exchanges make of them.
-void Calibrator::time_plans() {
-  constexpr int most_ranks = 64;
-  constexpr int passes = 3;  // in turn: the machine's speed changes meanwhile
-  constexpr int runs = 5;
-  int const ranks = job_.world().size();
-  if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
-  RunOptions run = options_.run;
-  run.repeat = runs;
-  FirstRanks const all(job_, ranks);
-  for (auto const& [strategy, tokens_per_rank, kv_heads] : plan_cases(ranks)) {
-    Index const tokens = tokens_per_rank * ranks;
-    Shape const shape = shape_of(tokens, tokens, 8, kv_heads, options_.elements);
-    Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = default_scale(shape)};
-    plans_.push_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
-  }
-  std::vector<std::vector<double>> seconds(plans_.size());
-  for (int pass = 0; pass < passes; ++pass) {
-    for (std::size_t i = 0; i < plans_.size(); ++i) {
-      std::ranges::copy(measure_point(job_, all, plans_[i], choice_, run, Record::nothing).seconds,
-                        std::back_inserter(seconds[i]));
-    }
-  }
-  for (std::vector<double> const& times : seconds) plan_seconds_.push_back(median(times));
-}
-
 /// In whole attentions folds find their operands cold, ranks wait for each other's threads, and links are
 /// idle for a while and then busy. What is measured piece by piece misses that; so what ranks compute, and
 /// what links move, is made slower, or faster, all alike, until plans take what they took.
 void Calibrator::fit_plans() {
-  if (plans_.empty()) return;
+  std::span<Plan const> const plans = plan_bench_.plans();
+  if (plans.empty()) return;
+  std::vector<double> const steady = undisturbed(ends_);
   std::vector<TimedPlan> timed;
-  for (std::size_t i = 0; i < plans_.size(); ++i) timed.push_back({&plans_[i], plan_seconds_[i]});
+  for (std::size_t i = 0; i < plans.size(); ++i) timed.push_back({&plans[i], steady[i]});
   Machine& machine = result_.machine;
   Speeds const speeds = fit_speeds(timed, machine);
   machine = with_speeds(machine, speeds);
   for (auto const& [plan, measured] : timed) {
-    Shape const& shape = plan->problem.shape;
-    explain(fmt::format("attention by {}, {} tokens, {}:{} heads", plan->strategy, shape.q_tokens,
-                        shape.q_heads, shape.kv_heads),
-            measured, simulate(*plan, machine, Record::nothing).seconds);
+    explain(describe(*plan), measured, simulate(*plan, machine, Record::nothing).seconds);
   }
   note(
       "whole attentions compute {:.2f} times as fast as their pieces did, and move bytes {:.2f} times as "
       "fast",
       speeds.computing, speeds.moving);
+}
+
+void Calibrator::compare_ends() {
+  if (plan_bench_.plans().empty()) return;
+  note("{}", describe(ends_));
+  if (of_one_speed(ends_)) return;
+  result_.warning = fmt::format(
+      "the machine changed speed while it was calibrated: {}; repeat when it is quiet", describe(ends_));
 }
 
 std::string Calibrator::sources() const {
@@ -439,11 +408,11 @@ std::string Calibrator::sources() const {
                                                        : fmt::format("{} and others", *hosts.begin());
   return fmt::format(
       "measured by plait calibrate on {:%F %R} UTC: {} ranks on {} host{} ({}), {}, {}, head dimensions {} "
-      "and {}, transport {}; {}",
+      "and {}, transport {}; {}{}",
       fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
       job_.world().size(), topology_.hosts, topology_.hosts == 1 ? "" : "s", where, device_->describe(),
       name(options_.elements.dtype), options_.elements.head_dim, options_.elements.value_dim,
-      transport_->describe(), levels_);
+      transport_->describe(), levels_, plan_bench_.plans().empty() ? "" : "; " + describe(ends_));
 }
 
 }  // namespace
