@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <iterator>
 #include <set>
 
 #include "calibration_fit.hpp"
@@ -28,6 +29,11 @@ constexpr double crowd_share = 0.1;
 constexpr double links_share = 0.3;
 constexpr double host_share = 0.15;
 constexpr double sample_seconds = 10e-3;
+/// Of whole attentions, at both ends.
+constexpr int first_passes = 2;
+constexpr int first_runs = 4;
+constexpr int last_passes = 1;
+constexpr int last_runs = 4;
 
 constexpr std::size_t kibi = 1024;
 constexpr std::size_t mebi = kibi * kibi;
@@ -102,14 +108,14 @@ class Calibrator {
   }
 
   Calibration run() {
-    // Whole attentions before anything else, as in a job that has just begun, and after it.
-    ends_.first = plan_bench_.times();
+    // Whole attentions first and, fewer, last: both ends together tell if the machine changed its speed.
+    ends_.first = plan_bench_.times(first_passes, first_runs);
     measure_folds();
     measure_merges();
     measure_crowd();
     measure_links();
     measure_host();
-    ends_.last = plan_bench_.times();
+    ends_.last = plan_bench_.times(last_passes, last_runs);
     fit_plans();
     compare_ends();
     result_.machine.sources = sources();
@@ -213,27 +219,34 @@ void Calibrator::measure_merges() {
   }
 }
 
-/// Who shares cores with whom: rank 0 folds alone, then with its host's ranks, then with all.
+/// Who shares cores with whom: rank 0 folds alone, then with its host's ranks, then with all. For so long at
+/// a time that ranks that take turns on cores had many turns each: of four on two cores, two end first, and a
+/// mean of short times tells that they had more than their half.
 void Calibrator::measure_crowd() {
   constexpr double as_fast = 1.15;
+  constexpr double many_turns = 50e-3;
   int const all = job_.world().size();
   int const host = topology_.ranks_per_host;
   if (kind_ == DeviceKind::cuda || all == 1) return;
   FoldBench fold =
       job_.together("preparing a fold", [&] { return FoldBench(*device_, long_fold, options_.elements); });
+  std::set<int> const crowds = {1, host, all};
   std::vector<Sample> samples;
-  for (int const ranks : {1, host, all}) {
+  for (int const ranks : crowds) {
     bool const folds = job_.world().rank() < ranks;
-    samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, sample_seconds});
+    samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, many_turns});
   }
   std::vector<double> const means = sampler_.first_means(samples, crowd_share * options_.seconds);
+  auto const seconds_with = [&](int ranks) {
+    return means[static_cast<std::size_t>(std::distance(crowds.begin(), crowds.find(ranks)))];
+  };
   // Namespaces and containers have one kernel; virtual machines of one machine are told by their times.
   bool const one_machine = !several_hosts() || same_kernel(job_.gather(kernel_name(), "the hosts' kernels"));
-  bool const all_share = one_machine || means[2] > as_fast * means[1];
+  bool const all_share = one_machine || seconds_with(all) > as_fast * seconds_with(host);
   Machine& machine = result_.machine;
   machine.crowd_ranks = all_share ? all : host;
   machine.alone_speedup =
-      std::clamp((all_share ? means[2] : means[1]) / means[0], 1.0, double(machine.crowd_ranks));
+      std::clamp(seconds_with(machine.crowd_ranks) / seconds_with(1), 1.0, double(machine.crowd_ranks));
   note("a rank that folds alone is {:.2f} times as fast as {} that fold at once", machine.alone_speedup,
        machine.crowd_ranks);
 }
@@ -383,8 +396,10 @@ void Calibrator::fit_plans() {
   Machine& machine = result_.machine;
   Speeds const speeds = fit_speeds(timed, machine);
   machine = with_speeds(machine, speeds);
-  for (auto const& [plan, measured] : timed) {
-    explain(describe(*plan), measured, simulate(*plan, machine, Record::nothing).seconds);
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    double const fitted = simulate(plans[i], machine, Record::nothing).seconds;
+    explain(describe(plans[i]), ends_.first[i], fitted);
+    explain("the same at the end", ends_.last[i], fitted);
   }
   note(
       "whole attentions compute {:.2f} times as fast as their pieces did, and move bytes {:.2f} times as "

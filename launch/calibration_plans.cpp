@@ -39,7 +39,10 @@ bool of_one_speed(BothEnds const& ends) {
 }
 
 std::vector<double> undisturbed(BothEnds const& ends) {
-  return of_one_speed(ends) || sum(ends.first) < sum(ends.last) ? ends.first : ends.last;
+  if (!of_one_speed(ends)) return sum(ends.first) < sum(ends.last) ? ends.first : ends.last;
+  std::vector<double> means;
+  for (std::size_t i = 0; i < ends.first.size(); ++i) means.push_back((ends.first[i] + ends.last[i]) / 2);
+  return means;
 }
 
 std::string describe(BothEnds const& ends) {
@@ -51,10 +54,8 @@ PlanBench::PlanBench(Job const& job, DeviceChoice const& device, RunOptions cons
                      ElementShape const& elements)
     : job_(job), device_(device), options_(options) {
   constexpr int most_ranks = 64;
-  constexpr int runs = 5;
   int const ranks = job.world().size();
   if (device.kind == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
-  options_.repeat = runs;
   for (auto const& [strategy, tokens_per_rank, kv_heads] : plan_cases(ranks)) {
     Index const tokens = tokens_per_rank * ranks;
     Shape const shape = shape_of(tokens, tokens, 8, kv_heads, elements);
@@ -63,14 +64,15 @@ PlanBench::PlanBench(Job const& job, DeviceChoice const& device, RunOptions cons
   }
 }
 
-std::vector<double> PlanBench::times() const {
-  constexpr int passes = 2;  // in turn: the machine's speed changes meanwhile
+std::vector<double> PlanBench::times(int passes, int runs) const {
   if (plans_.empty()) return {};
+  RunOptions options = options_;
+  options.repeat = runs;
   FirstRanks const all(job_, job_.world().size());
   std::vector<std::vector<double>> seconds(plans_.size());
   for (int pass = 0; pass < passes; ++pass) {
     for (std::size_t i = 0; i < plans_.size(); ++i) {
-      std::ranges::copy(measure_point(job_, all, plans_[i], device_, options_, Record::nothing).seconds,
+      std::ranges::copy(measure_point(job_, all, plans_[i], device_, options, Record::nothing).seconds,
                         std::back_inserter(seconds[i]));
     }
   }

@@ -24,9 +24,9 @@ struct BothEnds {
 constexpr double same_speed = 1.1;
 [[nodiscard]] bool of_one_speed(BothEnds const& ends);
 
-/// The times to predict by. If the ends are of one speed, the first's: connections and buffers are as in a
-/// job that has just begun, while seconds of exchanges make them faster. Else those of the faster end: what
-/// others do on a machine only makes it slower.
+/// The times to predict by. If the ends are of one speed, the mean of both, plan by plan: it foretells the
+/// next job's better than either end does. Else those of the faster end: what others do on a machine only
+/// makes it slower.
 [[nodiscard]] std::vector<double> undisturbed(BothEnds const& ends);
 
 /// "whole attentions took 181 ms at its start, 236 ms at its end", all plans together.
@@ -41,8 +41,9 @@ class PlanBench {
             ElementShape const& elements);
 
   [[nodiscard]] std::span<Plan const> plans() const { return plans_; }
-  /// Seconds of each, a median of several runs. Collective. @throws PeerLost, CommError, Reported
-  [[nodiscard]] std::vector<double> times() const;
+  /// Seconds of each: the median of so many passes over all, so many runs of each in a pass, and one before
+  /// that does not count. Collective. @throws PeerLost, CommError, Reported
+  [[nodiscard]] std::vector<double> times(int passes, int runs) const;
 
  private:
   Job const& job_;
