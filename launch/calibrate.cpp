@@ -5,6 +5,7 @@
 
 #include "calibration.hpp"
 #include "local_tensors.hpp"
+#include "log.hpp"
 #include "machine_file.hpp"
 #include "report.hpp"
 #include "size.hpp"
@@ -97,6 +98,10 @@ ExitCode calibrate(Words const& words, std::unique_ptr<Job>& job) {
     std::FILE* const people = options.output == "-" ? stderr : stdout;
     if (options.explains) fmt::print(people, "{}", measurement_table(found.measurements));
     for (std::string const& finding : found.findings) fmt::print(people, "{}\n", finding);
+    if (!found.warning.empty()) {
+      fmt::print(people, "{}\n", found.warning);
+      if (people != stderr) log_line(found.warning);
+    }
     fmt::print(people, "{}: {}\n", found.machine.name, found.machine.sources);
     write_json(options.output, machine_json(found.machine));
   });

@@ -7,17 +7,17 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <iterator>
 #include <set>
 
 #include "calibration_fit.hpp"
 #include "calibration_links.hpp"
+#include "calibration_plans.hpp"
 #include "calibration_sampling.hpp"
 #include "plait/cpu_device.hpp"
 #include "plait/cuda_device.hpp"
 #include "plait/strategy.hpp"
 #include "size.hpp"
-#include "study_measure.hpp"
-#include "study_row.hpp"
 
 namespace plait {
 namespace {
@@ -29,6 +29,11 @@ constexpr double crowd_share = 0.1;
 constexpr double links_share = 0.3;
 constexpr double host_share = 0.15;
 constexpr double sample_seconds = 10e-3;
+/// Of whole attentions, at both ends.
+constexpr int first_passes = 2;
+constexpr int first_runs = 4;
+constexpr int last_passes = 1;
+constexpr int last_runs = 4;
 
 constexpr std::size_t kibi = 1024;
 constexpr std::size_t mebi = kibi * kibi;
@@ -92,7 +97,8 @@ class Calibrator {
         device_(std::move(device)),
         transport_(std::move(transport)),
         topology_(topology),
-        sampler_(job, *transport_) {
+        sampler_(job, *transport_),
+        plan_bench_(job, choice, options.run, options.elements) {
     Machine& machine = result_.machine;
     machine.name = options.name;
     machine.ranks_per_node = topology.ranks_per_host;
@@ -102,13 +108,16 @@ class Calibrator {
   }
 
   Calibration run() {
-    time_plans();
+    // Whole attentions first and, fewer, last: both ends together tell if the machine changed its speed.
+    ends_.first = plan_bench_.times(first_passes, first_runs);
     measure_folds();
     measure_merges();
     measure_crowd();
     measure_links();
     measure_host();
+    ends_.last = plan_bench_.times(last_passes, last_runs);
     fit_plans();
+    compare_ends();
     result_.machine.sources = sources();
     validate(result_.machine);
     return std::move(result_);
@@ -122,8 +131,8 @@ class Calibrator {
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
   void measure_port(double seconds);
   void measure_host();
-  void time_plans();
   void fit_plans();
+  void compare_ends();
   [[nodiscard]] std::string sources() const;
   template <class... Arguments>
   void note(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -143,8 +152,8 @@ class Calibrator {
   std::unique_ptr<Transport> transport_;
   Topology topology_;
   Sampler sampler_;
-  std::vector<Plan> plans_;  ///< whole attentions that were timed
-  std::vector<double> plan_seconds_;
+  PlanBench plan_bench_;
+  BothEnds ends_;
   Calibration result_;
   std::string levels_;  ///< which links were measured, in words
 };
@@ -210,27 +219,34 @@ void Calibrator::measure_merges() {
   }
 }
 
-/// Who shares cores with whom: rank 0 folds alone, then with its host's ranks, then with all.
+/// Who shares cores with whom: rank 0 folds alone, then with its host's ranks, then with all. For so long at
+/// a time that ranks that take turns on cores had many turns each: of four on two cores, two end first, and a
+/// mean of short times tells that they had more than their half.
 void Calibrator::measure_crowd() {
   constexpr double as_fast = 1.15;
+  constexpr double many_turns = 50e-3;
   int const all = job_.world().size();
   int const host = topology_.ranks_per_host;
   if (kind_ == DeviceKind::cuda || all == 1) return;
   FoldBench fold =
       job_.together("preparing a fold", [&] { return FoldBench(*device_, long_fold, options_.elements); });
+  std::set<int> const crowds = {1, host, all};
   std::vector<Sample> samples;
-  for (int const ranks : {1, host, all}) {
+  for (int const ranks : crowds) {
     bool const folds = job_.world().rank() < ranks;
-    samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, sample_seconds});
+    samples.push_back({[&fold, folds](int times) { return folds ? fold(times) : 0.0; }, many_turns});
   }
   std::vector<double> const means = sampler_.first_means(samples, crowd_share * options_.seconds);
+  auto const seconds_with = [&](int ranks) {
+    return means[static_cast<std::size_t>(std::distance(crowds.begin(), crowds.find(ranks)))];
+  };
   // Namespaces and containers have one kernel; virtual machines of one machine are told by their times.
   bool const one_machine = !several_hosts() || same_kernel(job_.gather(kernel_name(), "the hosts' kernels"));
-  bool const all_share = one_machine || means[2] > as_fast * means[1];
+  bool const all_share = one_machine || seconds_with(all) > as_fast * seconds_with(host);
   Machine& machine = result_.machine;
   machine.crowd_ranks = all_share ? all : host;
   machine.alone_speedup =
-      std::clamp((all_share ? means[2] : means[1]) / means[0], 1.0, double(machine.crowd_ranks));
+      std::clamp(seconds_with(machine.crowd_ranks) / seconds_with(1), 1.0, double(machine.crowd_ranks));
   note("a rank that folds alone is {:.2f} times as fast as {} that fold at once", machine.alone_speedup,
        machine.crowd_ranks);
 }
@@ -368,67 +384,35 @@ void Calibrator::measure_host() {
       100 * machine.link_share_computing);
 }
 
-struct PlanCase {
-  std::string strategy;
-  Index tokens_per_rank;
-  Index kv_heads;  ///< of 8 query heads
-};
-
-/// Plans in which folds take most of the time, and such in which transfers do.
-std::vector<PlanCase> plan_cases(int ranks) {
-  std::vector<PlanCase> cases = {
-      {"ring", 768, 1}, {"ring", 384, 4}, {"passq", 384, 4}, {"tree:direct", 384, 4}, {"mesh", 384, 4}};
-  if (ranks <= 4) cases.push_back({"ulysses", 384, 4});
-  return cases;
-}
-
-/// Whole attentions, small ones, before anything else: as in a job that has just begun, connections and
-/// buffers have not grown yet to what seconds of exchanges make of them.
-void Calibrator::time_plans() {
-  constexpr int most_ranks = 64;
-  constexpr int passes = 3;  // in turn: the machine's speed changes meanwhile
-  constexpr int runs = 5;
-  int const ranks = job_.world().size();
-  if (kind_ == DeviceKind::cuda || ranks == 1 || ranks > most_ranks) return;
-  RunOptions run = options_.run;
-  run.repeat = runs;
-  FirstRanks const all(job_, ranks);
-  for (auto const& [strategy, tokens_per_rank, kv_heads] : plan_cases(ranks)) {
-    Index const tokens = tokens_per_rank * ranks;
-    Shape const shape = shape_of(tokens, tokens, 8, kv_heads, options_.elements);
-    Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = default_scale(shape)};
-    plans_.push_back(make_plan(problem, make_layouts("contiguous", problem.mask, ranks), strategy));
-  }
-  std::vector<std::vector<double>> seconds(plans_.size());
-  for (int pass = 0; pass < passes; ++pass) {
-    for (std::size_t i = 0; i < plans_.size(); ++i) {
-      std::ranges::copy(measure_point(job_, all, plans_[i], choice_, run, Record::nothing).seconds,
-                        std::back_inserter(seconds[i]));
-    }
-  }
-  for (std::vector<double> const& times : seconds) plan_seconds_.push_back(median(times));
-}
-
 /// In whole attentions folds find their operands cold, ranks wait for each other's threads, and links are
 /// idle for a while and then busy. What is measured piece by piece misses that; so what ranks compute, and
 /// what links move, is made slower, or faster, all alike, until plans take what they took.
 void Calibrator::fit_plans() {
-  if (plans_.empty()) return;
+  std::span<Plan const> const plans = plan_bench_.plans();
+  if (plans.empty()) return;
+  std::vector<double> const steady = undisturbed(ends_);
   std::vector<TimedPlan> timed;
-  for (std::size_t i = 0; i < plans_.size(); ++i) timed.push_back({&plans_[i], plan_seconds_[i]});
+  for (std::size_t i = 0; i < plans.size(); ++i) timed.push_back({&plans[i], steady[i]});
   Machine& machine = result_.machine;
   Speeds const speeds = fit_speeds(timed, machine);
   machine = with_speeds(machine, speeds);
-  for (auto const& [plan, measured] : timed) {
-    Shape const& shape = plan->problem.shape;
-    explain(fmt::format("attention by {}, {} tokens, {}:{} heads", plan->strategy, shape.q_tokens,
-                        shape.q_heads, shape.kv_heads),
-            measured, simulate(*plan, machine, Record::nothing).seconds);
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    double const fitted = simulate(plans[i], machine, Record::nothing).seconds;
+    explain(describe(plans[i]), ends_.first[i], fitted);
+    explain("the same at the end", ends_.last[i], fitted);
   }
   note(
       "whole attentions compute {:.2f} times as fast as their pieces did, and move bytes {:.2f} times as "
       "fast",
       speeds.computing, speeds.moving);
+}
+
+void Calibrator::compare_ends() {
+  if (plan_bench_.plans().empty()) return;
+  note("{}", describe(ends_));
+  if (of_one_speed(ends_)) return;
+  result_.warning = fmt::format(
+      "the machine changed speed while it was calibrated: {}; repeat when it is quiet", describe(ends_));
 }
 
 std::string Calibrator::sources() const {
@@ -439,11 +423,11 @@ std::string Calibrator::sources() const {
                                                        : fmt::format("{} and others", *hosts.begin());
   return fmt::format(
       "measured by plait calibrate on {:%F %R} UTC: {} ranks on {} host{} ({}), {}, {}, head dimensions {} "
-      "and {}, transport {}; {}",
+      "and {}, transport {}; {}{}",
       fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
       job_.world().size(), topology_.hosts, topology_.hosts == 1 ? "" : "s", where, device_->describe(),
       name(options_.elements.dtype), options_.elements.head_dim, options_.elements.value_dim,
-      transport_->describe(), levels_);
+      transport_->describe(), levels_, plan_bench_.plans().empty() ? "" : "; " + describe(ends_));
 }
 
 }  // namespace

@@ -30,10 +30,13 @@ struct Calibration {
   Machine machine;
   std::vector<Measured> measurements;
   std::vector<std::string> findings;  ///< for people: how well the numbers fit what was measured, and more
+  std::string warning;                ///< for people: why to repeat it; empty if all is well
 };
 
 /// Measures with all ranks of the job at once: they share cores, memory and links as they will in a run.
-/// Collective; every rank gets the same result.
+/// Whole attentions are timed first and last: if they took more than 10% longer at one end, the machine
+/// changed its speed meanwhile, the faster end counts, and there is a warning. The machine's sources tell
+/// both times. Collective; every rank gets the same result.
 /// @throws Reported for hosts with different numbers of ranks, or without what the options ask for; PeerLost,
 /// CommError
 [[nodiscard]] Calibration calibrate(Job const& job, CalibrationOptions const& options);

@@ -6,11 +6,13 @@
 import csv
 import dataclasses
 import json
+import math
 import pathlib
 import statistics
 import sys
 
 NEAR = 1.05  # a pick this close to the best measured time is as good as it
+SAME = 1.10  # calibrations before and after a case that predict it this much alike are of one machine
 
 
 @dataclasses.dataclass
@@ -26,6 +28,7 @@ class Row:
     planned_bytes: list  # sent, per rank, as the plan says
     moved_bytes: list  # as the transport counted
     slots_bytes: int = 0  # of memory beside the tensors, of the rank with the most
+    predicted_after: float = 0.0  # seconds by the calibration after the case; 0 without
 
     @property
     def plan(self):
@@ -61,6 +64,22 @@ class Case:
     skipped: int  # candidates predicted too slow to be worth a measurement
     refused: list
     machine: dict = dataclasses.field(default_factory=dict)  # that predicted, if it was calibrated: to predict anew
+    after: dict = dataclasses.field(default_factory=dict)  # the machine calibrated after the case
+    said: list = dataclasses.field(default_factory=list)  # by the two calibrations
+    others: list = dataclasses.field(default_factory=list)  # attempts at the case that do not count, oldest first
+
+    @property
+    def change(self):
+        """How many times as long the calibration after the case predicts it to take: the median over the plans; nothing
+        without two calibrations."""
+        if not all(row.predicted_after for row in self.rows):
+            return None
+        return statistics.median(row.predicted_after / row.predicted_seconds for row in self.rows)
+
+    @property
+    def changed(self):
+        """Whether the machine changed its speed while the case was measured."""
+        return self.change is not None and not 1 / SAME <= self.change <= SAME
 
     def pooled(self, row):
         """The jobs of this plan, also those that ran it under another strategy's name: on two ranks the ring and the
@@ -84,31 +103,43 @@ class Case:
         return self.pooled_seconds(self.picked) / self.pooled_seconds(self.best)
 
 
+def counted(attempts):
+    """Of the attempts at a case, oldest first, the one that counts, with the others: the first during which the machine
+    stayed the same, or else the one during which it changed least. What jobs took has no say in it."""
+    def distance(case):
+        return abs(math.log(case.change or 1.0))
+    one = next((case for case in attempts if not case.changed), None) or min(attempts, key=distance)
+    return dataclasses.replace(one, others=[case for case in attempts if case is not one])
+
+
 def save(path, cases):
     path.write_text(json.dumps([dataclasses.asdict(case) for case in cases], indent=1) + "\n")
 
 
+def case_of(fields):
+    """A case as `save` writes it."""
+    return Case(**fields | {"rows": [Row(**row) for row in fields["rows"]],
+                            "refused": [tuple(one) for one in fields["refused"]],
+                            "others": [case_of(one) for one in fields.get("others", [])]})
+
+
 def load(path, names=None):
     """The cases of these names (default: all) that a file holds, if there is one, by name."""
-    found = {}
-    for case in json.loads(path.read_text()) if path.exists() else []:
-        if names is None or case["name"] in names:
-            rows = [Row(**row) for row in case["rows"]]
-            found[case["name"]] = Case(**case | {"rows": rows, "refused": [tuple(one) for one in case["refused"]]})
-    return found
+    held = json.loads(path.read_text()) if path.exists() else []
+    return {case["name"]: case_of(case) for case in held if names is None or case["name"] in names}
 
 
 def write_csv(path, cases, network):
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*network, "case", "strategy", "layout", "picked", "measured_seconds", "measured_min",
-                         "measured_max", "predicted_seconds", "error", "planned_bytes_max", "moved_bytes_max",
-                         "bytes_equal"])
+                         "measured_max", "predicted_seconds", "predicted_after_seconds", "error", "planned_bytes_max",
+                         "moved_bytes_max", "bytes_equal"])
         for case in cases:
             for row in case.rows:
                 writer.writerow([*network.values(), case.name, row.strategy, row.layout, int(row.picked),
                                  row.measured_seconds, min(row.seconds), max(row.seconds), row.predicted_seconds,
-                                 row.error, max(row.planned_bytes), max(row.moved_bytes), int(row.bytes_equal)])
+                                 row.predicted_after, row.error, max(row.planned_bytes), max(row.moved_bytes), int(row.bytes_equal)])
 
 
 def milliseconds(seconds):
@@ -135,7 +166,32 @@ def summary(cases):
         "cases": len(cases),
         "near": sum(case.regret <= NEAR for case in cases),
         "worst_regret": max(case.regret for case in cases),
+        "again": sum(bool(case.others) for case in cases),
+        "changed": sum(case.changed for case in cases),
     }
+
+
+def attempts(cases):
+    """All of them, those that do not count too."""
+    return [attempt for case in cases for attempt in (*case.others, case)]
+
+
+def percent(change):
+    return "–" if change is None else f"{change - 1:+.0%}"
+
+
+def steadiness(cases):
+    """In words: how many cases met a machine that changed its speed, and the figures with no attempt left out, and by
+    the calibrations after the cases. Nothing for cases without these."""
+    if any(case.change is None for case in cases):
+        return None
+    total, every = summary(cases), summary(attempts(cases))
+    after = [abs(row.predicted_after / row.measured_seconds - 1) for case in cases for row in case.rows]
+    return (f"{total['again']} of {total['cases']} cases were measured again; in {total['changed']} the machine changed in the attempt "
+            f"that counts, too. With every attempt: {every['within_25']} of {every['rows']} plans within 25%, median error "
+            f"{every['median_error']:.1%}, worst {every['worst_error']:+.0%}, picks near in {every['near']} of {every['cases']}. By the "
+            f"calibration after each case: {sum(error < 0.25 for error in after)} of {len(after)} within 25%, median error "
+            f"{statistics.median(after):.1%}")
 
 
 def markdown(cases, network, facts):
@@ -154,9 +210,16 @@ def markdown(cases, network, facts):
         f"- **Pick**: the planner's own choice is within {NEAR - 1:.0%} of the best measured plan in {total['near']} of "
         f"{total['cases']} cases; at worst it takes {total['worst_regret']:.2f} times as long. Jobs of one plan under two names "
         "(on two ranks the ring and the all-gather are one) count together.",
+    ]
+    if steady := steadiness(cases):
+        lines.append(
+            f"- **Machine**: calibrated before and after each case; the calibration before predicts and picks. Where the one after "
+            f"predicts {SAME - 1:.0%} more or less (median of the case's plans), the case is measured again; the first attempt "
+            f"without such a change counts, or else the one with the least. {steady}.")
+    lines += [
         "",
-        "| case | picked | measured ms | best measured | measured ms | pick / best | median error | worst error |",
-        "|---|---|---|---|---|---|---|---|",
+        "| case | picked | measured ms | best measured | measured ms | pick / best | median error | worst error | machine changed |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for case in cases:
         errors = [row.error for row in case.rows]
@@ -164,7 +227,8 @@ def markdown(cases, network, facts):
         lines.append(
             f"| {case.name} | {name(case.picked)} | {milliseconds(case.pooled_seconds(case.picked))} | {name(case.best)} | "
             f"{milliseconds(case.pooled_seconds(case.best))} | {verdict} | "
-            f"{statistics.median(map(abs, errors)):.0%} | {max(errors, key=abs):+.0%} |")
+            f"{statistics.median(map(abs, errors)):.0%} | {max(errors, key=abs):+.0%} | {percent(case.change)}"
+            f"{' **!**' if case.changed else ''} |")
     for case in cases:
         lines += ["", f"## {case.name}", "", f"{case.words}.", "",
                   "| plan | predicted ms | measured ms | lowest to highest | error | bytes sent, most | equal | |",
@@ -176,6 +240,11 @@ def markdown(cases, network, facts):
                 f"{max(row.moved_bytes)} | {'yes' if row.bytes_equal else '**NO**'} | {'picked' if row.picked else ''} |")
         if case.skipped:
             lines += ["", f"Not measured: {case.skipped} plans predicted to be much slower than the pick."]
+        for other in case.others:
+            alone = summary([other])
+            lines += ["", f"Another attempt, which does not count: the machine changed by {percent(other.change)}; "
+                          f"{alone['within_25']} of {alone['rows']} plans within 25%, median error {alone['median_error']:.0%}, "
+                          f"worst {alone['worst_error']:+.0%}; pick / best {other.regret:.2f}."]
         for strategy, reason in case.refused:
             lines += ["", f"Refused: `{strategy}`: {reason}."]
     return "\n".join(lines) + "\n"
@@ -186,7 +255,8 @@ def overview(setups):
     everything = [case for cases in setups.values() for case in cases]
     lines = ["# Predicted against measured: all set-ups", "",
              "Each row sums up the cases of one set-up (its tables are in the folder of that name). Errors are of the predicted time;",
-             f"noise is by how much medians of identical jobs differ; a pick is near if it takes at most {NEAR} times the best measured.", "",
+             f"noise is by how much medians of identical jobs differ; a pick is near if it takes at most {NEAR} times the best measured.",
+             *([f"Machine: {steady}."] if (steady := steadiness(everything)) else []), "",
              "| set-up | cases | plans | bytes equal | median error | worst | within 25% | noise, median | noise, worst | picks near | worst pick |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]
     for name, cases in [*setups.items(), ("all", everything)]:

@@ -6,8 +6,14 @@ machine there (`plait calibrate`), and then, for each case (tokens, heads, mask)
 weighs, several times and in turn (round robin: this machine's speed drifts), with `plait attend`, and those that may be
 the best more often: the least of several medians is too low by chance, and picks are judged by it. Compares the bytes
 moved with those planned, the median time with the predicted one, and the planner's pick with the best measured plan.
-Writes truth.csv, truth.md and what was measured (truth.json), and the machine, to a folder; cases that are measured
-again replace those there. Needs root, iproute2, mpirun and build/bin/plait; exits with 77 where hosts cannot be made.
+
+The calibration before a case predicts and picks, as a user's would. One after it, which is the one before the next case,
+tells whether the machine kept its speed: if it predicts the case's plans to take 10% longer or shorter (their median),
+the case is marked, and measured again up to --retry times. The first attempt without a mark counts, or else the one with
+the least change; what jobs took has no say. The other attempts are kept in truth.json, and the report counts them.
+
+Writes truth.csv, truth.md and what was measured (truth.json), and the last machine, to a folder; cases that a later
+call measures replace those there. Needs root, iproute2, mpirun and build/bin/plait; exits with 77 where hosts cannot be made.
 Leaves no namespace behind, also after a failure or an interrupt.
 
     python3 bench/truth/truth.py                                         2 hosts, 1 Gbit/s: about ten minutes
@@ -29,7 +35,7 @@ import report
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 HOSTS = TOP / "tests/network/hosts.sh"
-SKIPPED = 77
+CALIBRATIONS = 3  # in a row at most: one says itself if it should be repeated
 
 
 @dataclasses.dataclass
@@ -96,9 +102,10 @@ class Bench:
         self.asked, self.folder = asked, pathlib.Path(folder)
         self.launcher = os.environ["PLAIT_RANKS"]
         self.ranks = asked.hosts * asked.ranks_per_host
-        self.machine_words = []
-        self.machine = {}  # the calibrated one
+        self.calibrates = not asked.machine and can_calibrate(asked.plait)
+        self.machine, self.said = {}, ""  # the latest calibrated one, and what its calibration said
         self.quiet_at = -1e9  # when the cores were last seen idle
+        self.repeated = 0  # calibrations that asked for it: the machine changed while they ran
         self.disturbed = 0  # jobs that were measured although others used the cores
 
     def quiet(self, work):
@@ -127,22 +134,29 @@ class Bench:
         return done.stdout
 
     def calibrate(self):
-        """Where the machine of the predictions is from, in words."""
-        if self.asked.machine:
-            self.machine_words = ["--machine", self.asked.machine]
-            return f"machine: {self.asked.machine}"
-        if not can_calibrate(self.asked.plait):
-            asked = self.asked
-            self.machine_words = ["--fold-rate", asked.fold_rate, "--bandwidth", asked.bandwidth, "--latency",
-                                  asked.latency, "--ranks-per-node", asked.ranks_per_host]
-            return "machine: " + " ".join(map(str, self.machine_words)) + " (not calibrated)"
+        """Sets the machine that predicts from now on, where it is to be calibrated; as the cases are run."""
+        if not self.calibrates:
+            return
         path = self.asked.out / "machine.json"
-        # As the cases below are run.
         words = ["calibrate", "--dtype", "f32", "--dim", 128, "--threads", 1, "--output", path]
-        self.quiet(lambda: self.plait(*words, on_hosts=True))
-        self.machine_words = ["--machine", path]
+        self.said = ""
+        for _ in range(CALIBRATIONS):
+            found = self.quiet(lambda: self.plait(*words, on_hosts=True))
+            self.said += found
+            if "changed speed while it was calibrated" not in found:
+                break
+            self.repeated += 1
         self.machine = json.loads(path.read_text())
-        return "machine calibrated there before each case" + (" or few" if self.asked.calibrate == "first" else "")
+
+    @property
+    def machine_words(self):
+        asked = self.asked
+        if self.machine:
+            return ["--machine", asked.out / "machine.json"]
+        if asked.machine:
+            return ["--machine", asked.machine]
+        return ["--fold-rate", asked.fold_rate, "--bandwidth", asked.bandwidth, "--latency", asked.latency,
+                "--ranks-per-node", asked.ranks_per_host]
 
     def plan(self, problem):
         """What the planner weighs for these ranks, and what it takes."""
@@ -166,7 +180,15 @@ class Bench:
                 raise RuntimeError(f"{problem.name}: {row.strategy}: attend and plan disagree on the bytes")
 
     def measure(self, problem):
-        """A report.Case. @raise RuntimeError if a job fails: bytes that differ from the plan's are one way to"""
+        """The case that counts of up to 1 + retry attempts, with the others."""
+        attempts = [self.attempt(problem)]
+        while attempts[-1].changed and len(attempts) <= self.asked.retry:
+            attempts.append(self.attempt(problem))
+        return report.counted(attempts)
+
+    def attempt(self, problem):
+        """A report.Case: all jobs, between the latest calibration and a new one.
+        @raise RuntimeError if a job fails: bytes that differ from the plan's are one way to"""
         plan = self.plan(problem)
         source = self.folder / "input.safetensors"
         self.plait("generate", *problem.shape_words, "--output", source)
@@ -177,7 +199,7 @@ class Bench:
                            picked=(candidate["strategy"], candidate["layout"]) == (plan["strategy"], plan["layout"]),
                            seconds=[], planned_bytes=[], moved_bytes=[], slots_bytes=candidate["slots_bytes"]) for candidate in measured]
         case = report.Case(name=problem.name, words=problem.words, rows=rows, skipped=len(able) - len(measured),
-                           machine=self.machine,
+                           machine=self.machine, said=[self.said],
                            refused=sorted({(candidate["strategy"], candidate["refused"])
                                            for candidate in plan["candidates"] if candidate["refused"]}))
         weighed = {(candidate["strategy"], candidate["layout"]): candidate for candidate in measured}
@@ -185,6 +207,14 @@ class Bench:
             self.measure_turn(problem, source, rows, weighed)
         while turn := contenders(case, self.asked.close, self.asked.most):
             self.measure_turn(problem, source, turn, weighed)
+        if self.calibrates:
+            self.calibrate()
+            case.after = self.machine
+            case.said.append(self.said)
+            after = {(candidate["strategy"], candidate["layout"]): candidate["predicted_seconds"]
+                     for candidate in self.plan(problem)["candidates"] if not candidate["refused"]}
+            for row in rows:
+                row.predicted_after = after[row.strategy, row.layout]
         return case
 
 
@@ -221,13 +251,13 @@ def inside(asked):
     with tempfile.TemporaryDirectory(prefix="plait-truth-") as folder:
         bench = Bench(asked, folder)
         facts = (f"medians of {asked.rounds} jobs, up to {asked.most} of those that stay within {asked.close} times the best "
-                 f"and of the pick, each the median of {asked.repeat} runs, all plans of a case in turn; {bench.calibrate()}")
+                 f"and of the pick, each the median of {asked.repeat} runs, all plans of a case in turn; "
+                 + ("machine calibrated there before and after each case" if bench.calibrates
+                    else f"machine, not calibrated: {' '.join(map(str, bench.machine_words))}"))
+        bench.calibrate()
         every = problems(asked.sizes)
         found = report.load(asked.out / "truth.json", {problem.name for problem in every})
-        chosen = asked.cases or range(len(every))
-        for index in chosen:
-            if index != chosen[0] and asked.calibrate == "each":
-                bench.calibrate()  # again: what others do on this machine meanwhile changes its speed
+        for index in asked.cases or range(len(every)):
             case = bench.measure(every[index])
             found[case.name] = case
             cases = [found[problem.name] for problem in every if problem.name in found]
@@ -235,7 +265,9 @@ def inside(asked):
             report.write_csv(asked.out / "truth.csv", cases, network)
             (asked.out / "truth.md").write_text(report.markdown(cases, network, facts))
             print(f"{case.name}: {len(case.rows)} plans; picked {report.name(case.picked)}, "
-                  f"{case.regret:.2f} times the best measured, {report.name(case.best)}; {bench.disturbed} jobs disturbed",
+                  f"{case.regret:.2f} times the best measured, {report.name(case.best)}; machine changed by "
+                  f"{', '.join(report.percent(one.change) for one in report.attempts([case]))}; {bench.repeated} calibrations repeated, "
+                  f"{bench.disturbed} jobs disturbed",
                   flush=True)
     print(json.dumps(report.summary(cases), indent=2))
     return 0 if all(row.bytes_equal for case in cases for row in case.rows) else 1
@@ -280,8 +312,8 @@ def parse(words):
     flags.add_argument("--repeat", type=int, default=5, help="runs of each job (default 5)")
     flags.add_argument("--sizes", choices=("usual", "tiny"), default="usual", help="tiny: a test of this script")
     flags.add_argument("--cases", type=numbers, help="their numbers from 0 on, as in 0,3..5 (default all)")
-    flags.add_argument("--calibrate", choices=("each", "first"), default="each",
-                       help="before each case, or the first alone (default each)")
+    flags.add_argument("--retry", type=int, default=1,
+                       help="measure a case again, so often at most, if the machine changed its speed meanwhile (default 1)")
     flags.add_argument("--within", type=float, default=1.3,
                        help="measure plans predicted within so many times the best, and each strategy's best (default 1.3)")
     flags.add_argument("--others", type=float, default=0.15,

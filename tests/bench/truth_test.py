@@ -4,7 +4,9 @@
 77, with a line that says why, where hosts cannot be made.
 """
 
+import argparse
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -56,6 +58,75 @@ def check_report():
     for words in ("equal, rank by rank, for 3 of 4", "within 5% of the best measured plan in 1 of 2", "2.00 **!**",
                   "**NO**", "+75%", "Refused: `ulysses`: one head", "Not measured: 1 plans"):
         assert words in text, (words, text)
+
+
+def attempt(change, measured=1.0):
+    """A case of three plans, predicted to take 1, 2 and 4 s: by the calibration after it `change` times as long, but for one
+    that is far off."""
+    rows = [dataclasses.replace(row(name, seconds, [seconds * measured], picked=name == "ring"),
+                                predicted_after=seconds * change * (1 if name != "passq" else 5))
+            for name, seconds in (("ring", 1.0), ("mesh:2x1", 2.0), ("passq", 4.0))]
+    return report.Case(f"changed {change}", "few tokens", rows, 0, [], after={"plait_machine": 1})
+
+
+def check_attempts():
+    """Which attempt at a case counts where the machine changes its speed, and that none is hidden."""
+    assert report.Case("plain", "", [row("ring", 1.0, [1.0])], 0, []).change is None
+    for change, changed in ((1.0, False), (1.09, False), (1.11, True), (0.92, False), (0.9, True)):
+        assert abs(attempt(change).change - change) < 1e-12 and attempt(change).changed == changed, change
+    # The first that stayed, though a later one changed less and its predictions are nearer to what was measured.
+    steady = report.counted([attempt(1.5), attempt(1.08, measured=2.0), attempt(1.0)])
+    assert steady.name == "changed 1.08" and [one.name for one in steady.others] == ["changed 1.5", "changed 1.0"]
+    # Else the least change, in proportion: 0.8 is 1.25, more than 1.2.
+    assert report.counted([attempt(0.8), attempt(1.2), attempt(1.3)]).name == "changed 1.2"
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "cases.json")
+        report.save(path, [steady])
+        assert list(report.load(path).values()) == [steady]
+    total = report.summary([steady, attempt(1.2)])
+    assert total["cases"] == 2 and total["again"] == 1 and total["changed"] == 1, total
+    # The counted attempt is off by half. The others, and the other case, are right; by the calibrations after the cases
+    # 0.54, 0.54 and 2.7 times what was measured, and 1.2, 1.2 and 6 times.
+    words = report.steadiness([steady, attempt(1.2)])
+    for part in ("1 of 2 cases were measured again; in 1 the machine", "With every attempt: 9 of 12 plans within 25%, median error 0.0%",
+                 "worst -50%", "calibration after each case: 2 of 6 within 25%, median error 46.0%"):
+        assert part in words, (part, words)
+    text = report.markdown([steady, attempt(1.2)], {"hosts": 2, "ranks": 2, "rate": "1gbit"}, "facts")
+    for part in (words, "| -50% | +8% |", "| +0% | +20% **!** |", "does not count: the machine changed by +50%", "changed by +0%"):
+        assert part in text, (part, text)
+    assert words in report.overview({"here": [steady, attempt(1.2)]})
+    assert report.steadiness([report.Case("plain", "", [row("ring", 1.0, [1.0])], 0, []), steady]) is None
+
+
+class Scripted(harness.Bench):
+    """A bench whose attempts, or calibrations, go as told."""
+
+    def __init__(self, changes=(), said=(), retry=1):
+        self.asked = argparse.Namespace(retry=retry, out=pathlib.Path())
+        self.changes, self.words = list(changes), list(said)
+        self.calibrates, self.repeated = True, 0
+
+    def attempt(self, problem):
+        return attempt(self.changes.pop(0))
+
+    def quiet(self, work):
+        return self.words.pop(0)
+
+
+def check_retries():
+    for retry, changes, left, name in ((1, [1.0, 1.5], 1, "changed 1.0"), (1, [1.5, 1.0], 0, "changed 1.0"),
+                                       (0, [1.5, 1.0], 1, "changed 1.5"), (2, [1.5, 0.5, 1.4, 1.0], 1, "changed 1.4")):
+        bench = Scripted(changes, retry=retry)
+        assert bench.measure(None).name == name and len(bench.changes) == left, (retry, changes)
+    again = "the machine changed speed while it was calibrated: 1.00 then 1.50"
+    for said, left, repeated in ((["good", "good"], 1, 0), ([again, "good", "good"], 1, 1), ([again] * 4, 1, 3)):
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Scripted(said=said)
+            bench.asked.out = pathlib.Path(folder)
+            (bench.asked.out / "machine.json").write_text('{"plait_machine": 1}')
+            bench.calibrate()
+            assert len(bench.words) == left and bench.repeated == repeated, (said, bench.repeated)
+            assert bench.said == "".join(said[:len(said) - left]) and bench.machine == {"plait_machine": 1}, bench.said
 
 
 def check_choice():
@@ -128,7 +199,10 @@ def check_hosts(plait, folder):
     assert ring and all(int(line["moved_bytes_max"]) <= 128 * 2 * 32 * 4 for line in ring), ring
     assert max(int(line["moved_bytes_max"]) for line in ring) == 128 * 2 * 32 * 4, ring
     for case in json.loads(pathlib.Path(folder, "truth.json").read_text()):
-        assert case["machine"]["plait_machine"] == 1, case
+        for attempt in (case, *case["others"]):
+            assert attempt["machine"]["plait_machine"] == attempt["after"]["plait_machine"] == 1, attempt
+            assert all("GFLOP/s" in said for said in attempt["said"]) and len(attempt["said"]) == 2, attempt
+            assert all(line["predicted_after"] > 0 for line in attempt["rows"]), attempt
         # A plan that may be the best has 2 jobs, counted over all of its names.
         assert all(1 <= len(line["seconds"]) <= 2 for line in case["rows"]), case
     text = pathlib.Path(folder, "truth.md").read_text()
@@ -150,6 +224,8 @@ def check_interrupt(plait, folder):
 def main():
     if sys.argv[1] == "report":
         check_report()
+        check_attempts()
+        check_retries()
         check_choice()
         return
     with tempfile.TemporaryDirectory() as folder:

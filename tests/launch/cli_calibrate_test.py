@@ -4,6 +4,7 @@ that a file comes about which plait plan takes, with numbers that can be, and ho
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,19 @@ def check_numbers(machine, ranks):
     assert machine["port_bytes_per_second"] == 0, machine
 
 
+def check_ends(machine, said):
+    """Whole attentions are timed at both ends; a machine that was over a tenth slower at one is warned of on stderr too."""
+    units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+    found = re.search(r"whole attentions took ([\d.]+) (\S+) at its start, ([\d.]+) (\S+) at its end$", machine["sources"])
+    assert found, machine["sources"]
+    first, last = float(found[1]) * units[found[2]], float(found[3]) * units[found[4]]
+    ratio = max(first, last) / min(first, last)
+    warned = "the machine changed speed while it was calibrated: " + found[0] + "; repeat when it is quiet"
+    for text in (said.stdout, said.stderr):
+        # What is rounded cannot tell which side of the limit it was on.
+        assert 1.09 < ratio < 1.11 or (warned in text) == (ratio > 1.1), (ratio, text)
+
+
 def check_file(folder):
     path = pathlib.Path(folder, "here.json")
     said = run(["calibrate", "--seconds", 1, "--dtype", "f32", "--dim", 64, "--value-dim", 32, "--threads", 1, "--name",
@@ -50,6 +64,7 @@ def check_file(folder):
     for level in ("latency_seconds", "bytes_per_second", "message_seconds"):
         assert machine[f"node.{level}"] == machine[f"network.{level}"], machine
     assert "GFLOP/s" in said.stdout and "here" in said.stdout, said.stdout
+    check_ends(machine, said)
     assert sorted(os.listdir(folder)) == ["here.json"], "something was left beside the file"
     plan = json.loads(run(["plan", "--tokens", 2048, "--heads", 4, "--ranks", 8, "--machine", path, "--json", "-"]).stdout)
     assert 0 < plan["seconds"]["predicted"] < 60, plan["seconds"]
@@ -60,6 +75,7 @@ def check_one_rank_on_stdout():
     machine = json.loads(said.stdout)
     check_numbers(machine, ranks=1)
     assert machine["name"] == "calibrated" and "links not measured (one rank)" in machine["sources"], machine
+    assert "whole attentions" not in machine["sources"] and "changed speed" not in said.stderr, machine
     assert machine["network.bytes_per_second"] == 1e9 and "GFLOP/s" in said.stderr, (machine, said.stderr)
 
 
