@@ -42,6 +42,7 @@ class CudaFoldPlan : public FoldPlan {
         start_(shape.start),
         finishes_(shape.finishes),
         tile_count_(static_cast<std::int32_t>(list.tiles.size())),
+        cluster_(list.cluster),
         segments_at_(list.tiles.size() * sizeof(Tile)),
         memory_(segments_at_ + list.segments.size() * sizeof(Segment)) {
     if (memory_.bytes() == 0) return;
@@ -57,6 +58,7 @@ class CudaFoldPlan : public FoldPlan {
   [[nodiscard]] Start start() const { return start_; }
   [[nodiscard]] bool finishes() const { return finishes_; }
   [[nodiscard]] std::int32_t tile_count() const { return tile_count_; }
+  [[nodiscard]] std::int32_t cluster() const { return cluster_; }
   [[nodiscard]] Tile const* tiles() const { return reinterpret_cast<Tile const*>(memory_.data()); }
   [[nodiscard]] Segment const* segments() const {
     return reinterpret_cast<Segment const*>(memory_.data() + segments_at_);
@@ -67,6 +69,7 @@ class CudaFoldPlan : public FoldPlan {
   Start start_;
   bool finishes_;
   std::int32_t tile_count_;
+  std::int32_t cluster_;
   std::size_t segments_at_;
   CudaMemory memory_;
 };
@@ -76,6 +79,23 @@ TensorArg tensor_arg(TensorView const& view) {
           .batch_stride = view.batch_stride,
           .row_stride = view.row_stride,
           .head_stride = view.head_stride};
+}
+
+KernelTiles tiles_for(FoldKernel const& kernel, FoldShape const& shape, int cluster) {
+  TileList list = make_tile_list(shape.q, shape.kv, shape.bands, kernel.tile_rows * cluster);
+  // A state that is carried and not finished stays as it is where no key is seen.
+  if (shape.start == Start::carried && !shape.finishes) list.unseeing.clear();
+  return make_kernel_tiles(list, kernel.key_block, cluster);
+}
+
+/// Tiles in pairs that load keys together, where that outweighs what the pairs visit for one of their tiles
+/// alone.
+KernelTiles tiles_for(FoldKernel const& kernel, FoldShape const& shape) {
+  KernelTiles alone = tiles_for(kernel, shape, 1);
+  if (kernel.shared_key_time >= 1.0) return alone;
+  KernelTiles pairs = tiles_for(kernel, shape, 2);
+  auto const time = kernel.shared_key_time * static_cast<double>(visited_blocks(pairs));
+  return time < static_cast<double>(visited_blocks(alone)) ? pairs : alone;
 }
 
 bool is_banded(TileList const& list) {
@@ -153,10 +173,7 @@ class CudaDevice : public Device {
     // Which kernel runs depends on whether the bands leave anything out, not on how rows are tiled.
     TileList const whole = make_tile_list(shape.q, shape.kv, shape.bands, std::max<Index>(shape.q.size(), 1));
     FoldKernel const kernel = choose_fold_kernel(info_, shape, is_banded(whole), options_.kernel);
-    TileList list = make_tile_list(shape.q, shape.kv, shape.bands, kernel.tile_rows);
-    // A state that is carried and not finished stays as it is where no key is seen.
-    if (shape.start == Start::carried && !shape.finishes) list.unseeing.clear();
-    return std::make_unique<CudaFoldPlan>(kernel, shape, make_kernel_tiles(list, kernel.key_block));
+    return std::make_unique<CudaFoldPlan>(kernel, shape, tiles_for(kernel, shape));
   }
 
   void fold(FoldPlan const& plan, FoldOperands const& operands) override {
@@ -221,6 +238,7 @@ class CudaDevice : public Device {
     FoldArgs args{.tiles = plan.tiles(),
                   .segments = plan.segments(),
                   .tile_count = plan.tile_count(),
+                  .cluster = plan.cluster(),
                   .batch = static_cast<std::int32_t>(operands.q.batch),
                   .q_heads = static_cast<std::int32_t>(operands.q.heads),
                   .group = static_cast<std::int32_t>(operands.q.heads / operands.k.heads),

@@ -18,6 +18,9 @@ struct FoldKernel {
   int value_dim = 0;
   int tile_rows = 0;
   int key_block = 0;
+  /// What a key block takes if two tiles of a cluster load it together, of what it takes if each loads it by
+  /// itself; 1 if they can't.
+  double shared_key_time = 1.0;
   /// Enqueues a fold on `stream`. @throws CudaError
   void (*launch)(FoldArgs const& args, cudaStream_t stream) = nullptr;
 

@@ -63,27 +63,38 @@ std::vector<QueryTile> in_order(std::vector<QueryTile> tiles) {
 
 }  // namespace
 
-KernelTiles make_kernel_tiles(TileList const& list, Index key_block) {
+KernelTiles make_kernel_tiles(TileList const& list, Index key_block, int cluster) {
   KernelTiles made;
+  made.cluster = cluster;
+  Index const part = list.tile_rows / cluster;
+  auto const add = [&](Slice rows, std::size_t first) {
+    for (int i = 0; i < cluster; ++i) {
+      made.tiles.push_back({.row_begin = narrow(std::min(rows.begin + i * part, rows.end)),
+                            .row_end = narrow(std::min(rows.begin + (i + 1) * part, rows.end)),
+                            .segment_begin = static_cast<std::int32_t>(first),
+                            .segment_end = static_cast<std::int32_t>(made.segments.size()),
+                            .first = first == made.segments.size() ? Segment{} : made.segments[first]});
+    }
+  };
   for (QueryTile const& tile : in_order(list.tiles)) {
-    auto const first = static_cast<std::int32_t>(made.segments.size());
+    std::size_t const first = made.segments.size();
     for (Index at = tile.last; at-- > tile.first;) {
       append(list.ranges[static_cast<std::size_t>(at)], tile.rows, key_block, made.segments);
     }
-    made.tiles.push_back({.row_begin = narrow(tile.rows.begin),
-                          .row_end = narrow(tile.rows.end),
-                          .segment_begin = first,
-                          .segment_end = static_cast<std::int32_t>(made.segments.size()),
-                          .first = made.segments[static_cast<std::size_t>(first)]});
+    add(tile.rows, first);
   }
-  for (Slice const rows : list.unseeing) {
-    made.tiles.push_back({.row_begin = narrow(rows.begin),
-                          .row_end = narrow(rows.end),
-                          .segment_begin = 0,
-                          .segment_end = 0,
-                          .first = {}});
-  }
+  for (Slice const rows : list.unseeing) add(rows, made.segments.size());
   return made;
+}
+
+Index visited_blocks(KernelTiles const& tiles) {
+  Index blocks = 0;
+  for (Tile const& tile : tiles.tiles) {
+    for (std::int32_t at = tile.segment_begin; at < tile.segment_end; ++at) {
+      blocks += tiles.segments[static_cast<std::size_t>(at)].blocks;
+    }
+  }
+  return blocks;
 }
 
 }  // namespace plait::cuda

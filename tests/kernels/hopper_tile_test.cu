@@ -1,70 +1,10 @@
 // The Hopper kernels' primitives on the GPU, each against plain arithmetic on the host.
-#include <gtest/gtest.h>
-
-#include <random>
-#include <vector>
-
-#include "launch.cuh"
-#include "plait/cuda_device.hpp"
+#include "hopper_tile.cuh"
 
 namespace plait::cuda::hopper {
 namespace {
 
-using Element = __nv_bfloat16;
-
-/// Skips where there is no Hopper GPU, saying so.
-class HopperTile : public testing::Test {
- protected:
-  void SetUp() override {
-    if (std::string const reason = cuda_unavailable(); !reason.empty()) GTEST_SKIP() << "no GPU: " << reason;
-    CudaDeviceInfo const info = cuda_devices().front();
-    if (info.major != 9)
-      GTEST_SKIP() << "needs compute capability 9.0, " << info.name << " has " << info.major;
-    PLAIT_CUDA(cudaSetDevice(0));
-  }
-};
-
-/// An array on the GPU that the host can read and write.
-template <class T>
-class DeviceArray {
- public:
-  explicit DeviceArray(std::vector<T> values) : values_(std::move(values)) {
-    PLAIT_CUDA(cudaMalloc(reinterpret_cast<void**>(&data_), values_.size() * sizeof(T)));
-    PLAIT_CUDA(cudaMemcpy(data_, values_.data(), values_.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  ~DeviceArray() { (void)cudaFree(data_); }
-  DeviceArray(DeviceArray const&) = delete;
-  DeviceArray& operator=(DeviceArray const&) = delete;
-
-  [[nodiscard]] T* data() const { return data_; }
-  [[nodiscard]] std::vector<T> fetch() {
-    PLAIT_CUDA(cudaMemcpy(values_.data(), data_, values_.size() * sizeof(T), cudaMemcpyDeviceToHost));
-    return values_;
-  }
-  [[nodiscard]] std::vector<T> const& sent() const { return values_; }
-
- private:
-  std::vector<T> values_;
-  T* data_ = nullptr;
-};
-
 constexpr int warps_released = 5;
-
-/// Small whole numbers: products and sums of them are exact in fp32, so results are compared exactly.
-std::vector<Element> whole_numbers(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::uniform_int_distribution<int> number(-4, 4);
-  std::vector<Element> values;
-  for (std::size_t i = 0; i < count; ++i)
-    values.push_back(__float2bfloat16(static_cast<float>(number(random))));
-  return values;
-}
-
-CUtensorMap map_of(Element const* data, int rows, int dim, int box_rows) {
-  TensorArg const tensor{
-      .data = data, .batch_stride = std::int64_t{rows} * dim, .row_stride = dim, .head_stride = dim};
-  return tensor_map("a test's tensor", tensor, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, dim, rows, 1, 1, box_rows);
-}
 
 constexpr int keys = 80;
 
@@ -387,35 +327,6 @@ TEST_F(HopperTile, ReleaseArrivesOncePerWarpAfterItsWrites) {
   PLAIT_CUDA(cudaGetLastError());
   std::vector<int> const found = seen.fetch();
   for (int i = 0; i < warps_released * 32; ++i) EXPECT_EQ(found[static_cast<std::size_t>(i)], i + 1);
-}
-
-/// What a launch reads after the earlier one has ended is what that one wrote, however early it began.
-__global__ void append_digit(int digit, int* number) {
-  await_earlier_launch();
-  allow_next_launch();
-  int const before = number[blockIdx.x];
-  __nanosleep(blockIdx.x * 3000);  // blocks end at different times
-  if (threadIdx.x == 0) number[blockIdx.x] = before * 3 + digit;
-}
-
-TEST_F(HopperTile, LaunchesThatOverlapSeeWhatEarlierOnesWrote) {
-  constexpr unsigned blocks = 16;
-  DeviceArray<int> numbers(std::vector<int>(blocks, 1));
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = blocks;
-  launch.blockDim = 32;
-  launch.attrs = &overlap;
-  launch.numAttrs = 1;
-  int expected = 1;
-  for (int i = 0; i < 15; ++i) {
-    PLAIT_CUDA(cudaLaunchKernelEx(&launch, append_digit, i % 3, numbers.data()));
-    expected = expected * 3 + i % 3;
-  }
-  PLAIT_CUDA(cudaDeviceSynchronize());
-  for (int const number : numbers.fetch()) EXPECT_EQ(number, expected);
 }
 
 __global__ void exponentials(float const* x, float* y, int count) {

@@ -44,14 +44,24 @@ class Visit {
   std::vector<int> seen_;
 };
 
-void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, Index key_block) {
-  TileList const list = make_tile_list(q, kv, bands, tile_rows);
-  KernelTiles const made = make_kernel_tiles(list, key_block);
+/// @param tile_rows  of a tile; the list's are `cluster` times as long
+void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, Index key_block,
+           int cluster = 1) {
+  TileList const list = make_tile_list(q, kv, bands, tile_rows * cluster);
+  KernelTiles const made = make_kernel_tiles(list, key_block, cluster);
+  EXPECT_EQ(made.cluster, cluster);
+  ASSERT_EQ(made.tiles.size() % static_cast<std::size_t>(cluster), 0u);
+  for (std::size_t i = 0; i < made.tiles.size(); ++i) {
+    Tile const& leader = made.tiles[i - i % static_cast<std::size_t>(cluster)];
+    EXPECT_EQ(made.tiles[i].segment_begin, leader.segment_begin);
+    EXPECT_EQ(made.tiles[i].segment_end, leader.segment_end);
+  }
   Visit visit(q.size(), kv.size(), key_block);
   std::vector<int> listed(static_cast<std::size_t>(q.size()), 0);
   bool empty_before = false;
   for (Tile const& tile : made.tiles) {
-    EXPECT_LT(tile.row_begin, tile.row_end);
+    EXPECT_LE(tile.row_begin, tile.row_end);
+    EXPECT_TRUE(cluster > 1 || tile.row_begin < tile.row_end) << "only a pair's second tile may be empty";
     EXPECT_LE(tile.row_end - tile.row_begin, tile_rows);
     for (Index row = tile.row_begin; row < tile.row_end; ++row) ++listed[static_cast<std::size_t>(row)];
     bool const empty = tile.segment_begin == tile.segment_end;
@@ -96,7 +106,7 @@ TEST(KernelTiles, VisitEachKeptPairOnce) {
                                   {.q = {draw(0, 60), draw(60, 120)},
                                    .kv = {0, cut},
                                    .hi = draw(0, 1) == 0 ? Band::no_hi : draw(-50, 50)}};
-    check(q, kv, bands, draw(1, 3) * 8, draw(1, 4) * 4);
+    check(q, kv, bands, draw(1, 3) * 8, draw(1, 4) * 4, static_cast<int>(draw(1, 2)));
   }
 }
 
@@ -108,6 +118,13 @@ TEST(KernelTiles, MostOfALongRangeNeedsNoMask) {
   Index masked = 0;
   for (Segment const& segment : made.segments) masked += segment.masked != 0 ? segment.blocks : 0;
   EXPECT_EQ(masked, 8);  // the diagonal alone
+}
+
+TEST(KernelTiles, PairsVisitOnceMoreWhatOneOfThemSees) {
+  std::vector<Band> const causal{{.q = {0, 512}, .kv = {0, 512}, .hi = 0}};
+  // Eight tiles of 64 rows see 1, 2, … 8 blocks; in pairs 2, 2, 4, 4, … 8, 8.
+  EXPECT_EQ(visited_blocks(make_kernel_tiles(make_tile_list({0, 512}, {0, 512}, causal, 64), 64)), 36);
+  EXPECT_EQ(visited_blocks(make_kernel_tiles(make_tile_list({0, 512}, {0, 512}, causal, 128), 64, 2)), 40);
 }
 
 TEST(KernelTiles, NoBandsAtAll) {

@@ -6,8 +6,9 @@ namespace plait::cuda::hopper {
 struct TileShape {
   int warpgroups;  ///< consumers, 64 query rows each
   int key_block;
-  int stages;      ///< of K, and of V, in shared memory
-  bool ping_pong;  ///< warpgroups take turns at the tensor cores
+  int stages;                    ///< of K, and of V, in shared memory
+  bool ping_pong;                ///< warpgroups take turns at the tensor cores
+  double shared_key_time = 1.0;  ///< FoldKernel's: as measured where pairs begin to pay (kernel-log.md, 29)
 
   [[nodiscard]] constexpr int rows() const { return 64 * warpgroups; }
 };
@@ -16,9 +17,9 @@ struct TileShape {
 /// @param banded  tiles meet masks, whose blocks are better small, and of 128 keys to fit block masks
 [[nodiscard]] constexpr TileShape tile_shape(int head_dim, int value_dim, bool banded) {
   if (head_dim <= 64) return {3, 128, 4, true};
-  if (head_dim <= 128) return {2, banded ? 128 : 176, 2, true};
+  if (head_dim <= 128) return {2, banded ? 128 : 176, 2, true, 0.96};
   if (value_dim <= 128) return {2, 128, 2, true};
-  return {2, banded ? 64 : 80, 2, false};
+  return {2, banded ? 64 : 80, 2, false, 0.9};
 }
 
 }  // namespace plait::cuda::hopper

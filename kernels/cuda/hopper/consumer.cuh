@@ -167,7 +167,7 @@ class Consumer {
     pass_turn();
     auto const values = k_.back(1);
     barrier_wait(shared().v_full[values.stage()], values.parity());
-    release(shared().v_empty[values.stage()]);
+    release_shared(shared().v_empty[values.stage()]);
     release_keys();
   }
   /// The block whose scores come next begins a segment.
@@ -225,7 +225,7 @@ class Consumer {
     add_values(rows);
     wgmma_wait<0>();
     pin(rows.o);
-    release(shared().v_empty[k_.back(1).stage()]);
+    release_shared(shared().v_empty[k_.back(1).stage()]);
   }
 
   /// Until the query tile and the first key block of the tile that was found are there.
@@ -263,8 +263,13 @@ class Consumer {
     pin(s);
     release_keys();
   }
+  /// Gives a stage back that a cluster's two blocks may fill together.
+  __device__ __forceinline__ void release_shared(Barrier& empty) const {
+    if constexpr (C::may_share_keys) return release(empty, shares_keys<C>(args_));
+    release(empty);
+  }
   __device__ __forceinline__ void release_keys() {
-    release(shared().k_empty[k_.stage()]);
+    release_shared(shared().k_empty[k_.stage()]);
     k_.advance();
     if (last_ && left_ == 1) release(shared().q_empty[warpgroup_]);
   }
@@ -287,7 +292,7 @@ class Consumer {
   __device__ __forceinline__ void take_values(Rows<C>& rows) {
     wgmma_wait<0>();
     pin(rows.o);
-    release(shared().v_empty[k_.back(2).stage()]);
+    release_shared(shared().v_empty[k_.back(2).stage()]);
   }
   /// Weights of the first block of the tile that was found, whose scores have been issued.
   template <int Pending>

@@ -15,9 +15,10 @@
 namespace plait::cuda::hopper {
 
 template <class C>
-__device__ __forceinline__ void init_barriers(Shared<C>& shared) {
+__device__ __forceinline__ void init_barriers(Shared<C>& shared, bool shares_keys) {
   constexpr int releases_of_one = 4 * release_arrivals;  // by the warps of a warpgroup
   constexpr int releases = C::warpgroups * releases_of_one;
+  int const key_releases = shares_keys ? 2 * releases : releases;
   for (int warpgroup = 0; warpgroup < C::warpgroups; ++warpgroup) {
     barrier_init(shared.q_full[warpgroup], 1);
     barrier_init(shared.q_empty[warpgroup], releases_of_one);
@@ -25,11 +26,15 @@ __device__ __forceinline__ void init_barriers(Shared<C>& shared) {
   }
   for (int stage = 0; stage < C::stages; ++stage) {
     barrier_init(shared.k_full[stage], 1);
-    barrier_init(shared.k_empty[stage], releases);
+    barrier_init(shared.k_empty[stage], key_releases);
     barrier_init(shared.v_full[stage], 1);
-    barrier_init(shared.v_empty[stage], releases);
+    barrier_init(shared.v_empty[stage], key_releases);
     barrier_init(shared.work_full[stage], 1);
     barrier_init(shared.work_empty[stage], releases);
+  }
+  if constexpr (C::may_share_keys) {
+    barrier_init(shared.item_full, 1);
+    barrier_init(shared.item_empty, 1);
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -37,8 +42,10 @@ __device__ __forceinline__ void init_barriers(Shared<C>& shared) {
 template <class C>
 __global__ void __launch_bounds__(C::threads, 1)
     fold_kernel(__grid_constant__ FoldArgs const args, __grid_constant__ Maps const maps) {
-  if (threadIdx.x == 0) init_barriers(shared_memory<C>());
+  bool const shares = shares_keys<C>(args);
+  if (threadIdx.x == 0) init_barriers(shared_memory<C>(), shares);
   __syncthreads();
+  if (shares) cluster_sync();
   if (threadIdx.x < warpgroup_threads) {
     give_registers<C::producer_registers>();
     int const warp = static_cast<int>(threadIdx.x) / 32;
@@ -51,6 +58,7 @@ __global__ void __launch_bounds__(C::threads, 1)
     take_registers<C::consumer_registers>();
     Consumer<C>(args, maps.moves_rows).run();
   }
+  if (shares) cluster_sync();  // until then the other block may write here
 }
 
 }  // namespace plait::cuda::hopper

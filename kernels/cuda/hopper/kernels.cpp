@@ -16,6 +16,7 @@ FoldKernel entry() {
           .value_dim = value_dim,
           .tile_rows = tile.rows(),
           .key_block = tile.key_block,
+          .shared_key_time = tile.shared_key_time,
           .launch = &hopper::launch<dtype, head_dim, value_dim, banded>};
 }
 

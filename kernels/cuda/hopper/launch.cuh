@@ -4,6 +4,7 @@
 #include <cuda.h>
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 #include <string>
 
@@ -109,17 +110,24 @@ void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t 
     PLAIT_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
     return count;
   }();
-  int const items = args.tile_count * args.batch * args.q_heads;
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+  int const items = args.tile_count / args.cluster * args.batch * args.q_heads;
+  std::array<cudaLaunchAttribute, 2> attributes{};
+  unsigned count = 0;
+  if (args.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {static_cast<unsigned>(args.cluster), 1, 1};
+  }
+  if (args.follows_fold) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
   cudaLaunchConfig_t launch{};
-  launch.gridDim = static_cast<unsigned>(std::min(multiprocessors, items));
+  launch.gridDim = static_cast<unsigned>(std::min(multiprocessors / args.cluster, items) * args.cluster);
   launch.blockDim = C::threads;
   launch.dynamicSmemBytes = bytes;
   launch.stream = stream;
-  launch.attrs = &overlap;
-  launch.numAttrs = args.follows_fold ? 1 : 0;
+  launch.attrs = attributes.data();
+  launch.numAttrs = count;
   PLAIT_CUDA(cudaLaunchKernelEx(&launch, fold_kernel<C>, args, maps));
 }
 

@@ -5,18 +5,21 @@
 
 namespace plait::cuda::hopper {
 
-/// The `item`-th piece of work. Heads go in groups whose keys and values fit in L2 together; in a group the
-/// longest tiles of all heads come first.
-__device__ __forceinline__ void find(FoldArgs const& args, int item, Work& work) {
+/// The `item`-th piece of work of a cluster, all but its tile. Heads go in groups whose keys and values fit
+/// in L2 together; in a group the longest tiles of all heads come first. @returns the number of this block's
+/// tile
+template <class C>
+__device__ __forceinline__ int find(FoldArgs const& args, int item, Work& work) {
   int const lanes = args.batch * args.q_heads;
-  int const per_group = args.tile_count * args.heads_at_once;
+  int const per_group = args.tile_count / cluster_size<C>(args) * args.heads_at_once;
   int const first = item / per_group * args.heads_at_once;
   int const width = min(args.heads_at_once, lanes - first);
   int const lane = first + item % per_group % width;
-  work.tile = args.tiles[item % per_group / width];  // with its first segment
   work.head = lane % args.q_heads;
   work.kv_head = work.head / args.group;
   work.batch = lane / args.q_heads;
+  int const tile = item % per_group / width;
+  return shares_keys<C>(args) ? 2 * tile + static_cast<int>(cluster_rank()) : tile;
 }
 
 template <class C>
@@ -25,11 +28,10 @@ class Producer {
   __device__ __forceinline__ Producer(FoldArgs const& args, Maps const& maps) : args_(args), maps_(maps) {}
 
   __device__ __forceinline__ void run() {
-    // A tile is found while the one before it is computed, so that finding it costs no time; before the first
-    // one there is, as it were, one without keys.
-    shared().work[work_.back(1).stage()].tile = {};
-    int next = static_cast<int>(blockIdx.x);
-    while (load(next)) next = static_cast<int>(gridDim.x) + atomicAdd(args_.next_item, 1);
+    int const clusters = static_cast<int>(gridDim.x) / cluster_size<C>(args_);
+    bool more = hand_over(static_cast<int>(blockIdx.x) / cluster_size<C>(args_));
+    // The next item is asked for early: it takes a while.
+    while (more) more = load(leads() ? clusters + atomicAdd(args_.next_item, 1) : 0);
     // The last block to run out of work leaves the counters as it found them.
     __threadfence();
     if (atomicAdd(args_.finished_ctas, 1) == static_cast<int>(gridDim.x) - 1) {
@@ -41,27 +43,51 @@ class Producer {
  private:
   static __device__ __forceinline__ Shared<C>& shared() { return shared_memory<C>(); }
 
-  /// Gives the consumers an item, or the end. @returns whether there was one
+  /// Whether this block takes items for its cluster.
+  [[nodiscard]] __device__ __forceinline__ bool leads() const {
+    return !shares_keys<C>(args_) || cluster_rank() == 0;
+  }
+
+  /// Gives the consumers an item, or the end: its tile comes while this thread goes on. @returns whether
+  /// there was one
   __device__ __forceinline__ bool hand_over(int item) {
-    bool const exists = item < args_.tile_count * args_.batch * args_.q_heads;
+    bool const exists = item < args_.tile_count / cluster_size<C>(args_) * args_.batch * args_.q_heads;
+    Barrier& full = shared().work_full[work_.stage()];
     barrier_wait(shared().work_empty[work_.stage()], work_.parity() ^ 1);
     Work& work = shared().work[work_.stage()];
     if (exists) {
-      find(args_, item, work);
-      prefetch_first(work);
-      if (args_.carried) prefetch_state(work);
+      int const tile = find<C>(args_, item, work);
+      barrier_expect(full, sizeof work.tile);
+      bulk_load(&args_.tiles[tile], &work.tile, sizeof work.tile, full);
     } else {
       work.tile.row_begin = -1;
+      barrier_arrive(full);
     }
-    barrier_arrive(shared().work_full[work_.stage()]);
     work_.advance();
     return exists;
+  }
+  /// The item that the cluster's leader has taken.
+  __device__ __forceinline__ int agreed(int item) {
+    if (leads()) {
+      barrier_wait(shared().item_empty, item_.parity() ^ 1);
+      send_to_peer(shared().item, item, shared().item_full);
+    } else {
+      barrier_expect(shared().item_full, sizeof shared().item);
+      barrier_wait(shared().item_full, item_.parity());
+      item = shared().item;
+      barrier_arrive_peer(shared().item_empty);
+    }
+    item_.advance();
+    return item;
   }
 
   /// Loads the tile that was handed over last, K one block ahead of V, and hands over item `next` as soon as
   /// what the consumers need first is on its way. @returns whether there is a next one
   __device__ __forceinline__ bool load(int next) {
-    Work const& work = shared().work[work_.back(1).stage()];
+    auto const own = work_.back(1);
+    barrier_wait(shared().work_full[own.stage()], own.parity());
+    Work const& work = shared().work[own.stage()];
+    prefetch_rows(work);
     int at = work.tile.segment_begin;
     int const end = work.tile.segment_end;
     int key = work.tile.first.begin;
@@ -78,7 +104,7 @@ class Producer {
       } else if (!over) {
         load_q(work);
       }
-      if (block == 1 || (over && block == 0)) more = hand_over(next);
+      if (block == 1 || (over && block == 0)) more = hand_over(shares_keys<C>(args_) ? agreed(next) : next);
       if (over) return more;
       looked_up = masked;
       previous_key = key;
@@ -92,23 +118,17 @@ class Producer {
     }
   }
 
-  /// Brings what the tile starts with into the L2 cache: room in shared memory comes late.
-  __device__ __forceinline__ void prefetch_first(Work const& work) const {
+  /// Brings the tile's queries, which find room in shared memory late, and the state that it carries into the
+  /// L2 cache: the consumers are not to wait for the device's memory.
+  __device__ __forceinline__ void prefetch_rows(Work const& work) const {
 #pragma unroll 1
     for (int column = 0; column < C::head_dim; column += chunk_dims) {
 #pragma unroll 1
       for (int row = 0; row < C::tile_rows; row += 64) {
         tma_prefetch(&maps_.q, column, work.tile.row_begin + row, work.head, work.batch);
       }
-      tma_prefetch(&maps_.k, column, work.tile.first.begin, work.kv_head, work.batch);
     }
-#pragma unroll 1
-    for (int column = 0; column < C::value_dim; column += chunk_dims) {
-      tma_prefetch(&maps_.v, column, work.tile.first.begin, work.kv_head, work.batch);
-    }
-  }
-  /// Brings the tile's state into the L2 cache, so that the consumers do not wait for the device's memory.
-  __device__ __forceinline__ void prefetch_state(Work const& work) const {
+    if (!args_.carried) return;
     std::int64_t const at = state_row(args_, work, work.tile.row_begin);
     int const rows = work.tile.row_end - work.tile.row_begin;
     if (!maps_.moves_rows) prefetch(args_.o + at * args_.value_dim, rows * args_.value_dim);
@@ -149,11 +169,7 @@ class Producer {
     } else {
       barrier_expect(shared().k_full[stage], sizeof shared().k[0]);
     }
-#pragma unroll 1
-    for (int chunk = 0; chunk < C::head_dim / chunk_dims; ++chunk) {
-      tma_load(&maps_.k, shared().k[stage][chunk], chunk * chunk_dims, key, work.kv_head, work.batch,
-               shared().k_full[stage]);
-    }
+    load_keys<C::head_dim>(&maps_.k, shared().k[stage], key, work, shared().k_full[stage]);
     k_.advance();
   }
   /// The values of the keys that were loaded `at` that place of their ring: V has the same stages.
@@ -161,10 +177,25 @@ class Producer {
     int const stage = at.stage();
     barrier_wait(shared().v_empty[stage], at.parity() ^ 1);
     barrier_expect(shared().v_full[stage], sizeof shared().v[0]);
+    load_keys<C::value_dim>(&maps_.v, shared().v[stage], key, work, shared().v_full[stage]);
+  }
+  /// A block's keys or values, of which a cluster's two blocks load one half of the columns each, for both.
+  template <int Dim>
+  __device__ __forceinline__ void load_keys(CUtensorMap const* map,
+                                            typename C::Element (*to)[C::key_block][chunk_dims], int key,
+                                            Work const& work, Barrier& full) const {
+    constexpr int chunks = Dim / chunk_dims;
+    if (shares_keys<C>(args_)) {
+      int const first = static_cast<int>(cluster_rank()) * (chunks / 2);
 #pragma unroll 1
-    for (int chunk = 0; chunk < C::value_dim / chunk_dims; ++chunk) {
-      tma_load(&maps_.v, shared().v[stage][chunk], chunk * chunk_dims, key, work.kv_head, work.batch,
-               shared().v_full[stage]);
+      for (int chunk = first; chunk < first + chunks / 2; ++chunk) {
+        tma_load_both(map, to[chunk], chunk * chunk_dims, key, work.kv_head, work.batch, full);
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      tma_load(map, to[chunk], chunk * chunk_dims, key, work.kv_head, work.batch, full);
     }
   }
 
@@ -172,6 +203,7 @@ class Producer {
   Maps const& maps_;
   Ring<C::stages> work_, k_;
   Ring<1> q_;
+  Ring<1> item_;
 };
 
 }  // namespace plait::cuda::hopper

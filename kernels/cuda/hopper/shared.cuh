@@ -31,6 +31,8 @@ struct FoldConfig {
   static constexpr bool large = key_block / 2 + key_block / 4 + value_dim / 2 > 180;
   static constexpr int producer_registers = Warpgroups == 3 ? 32 : large ? 40 : 56;
   static constexpr int consumer_registers = Warpgroups == 3 ? 160 : large ? 232 : 224;
+  /// Two blocks can share keys if each can load a half of the columns.
+  static constexpr bool may_share_keys = HeadDim % (2 * chunk_dims) == 0 && ValueDim % (2 * chunk_dims) == 0;
   static constexpr int state_chunks = ValueDim / state_columns;
   /// Whether shared memory has room for a tile's rows of O in fp32 beside everything else.
   static constexpr bool stages_rows =
@@ -100,7 +102,20 @@ struct alignas(1024) Shared {
   Work work[C::stages];
   Work current[4 * C::warpgroups];  ///< each consumer warp's own tile
   KeyBlock blocks[C::stages];
+  Barrier item_full, item_empty;  ///< from a cluster's leader to its other block
+  std::int32_t item;
 };
+
+/// Whether the two blocks of a cluster work on tiles that see the same keys, and load each key once.
+template <class C>
+__device__ __forceinline__ bool shares_keys(FoldArgs const& args) {
+  return C::may_share_keys && args.cluster == 2;
+}
+/// Blocks of a cluster.
+template <class C>
+__device__ __forceinline__ int cluster_size(FoldArgs const& args) {
+  return shares_keys<C>(args) ? 2 : 1;
+}
 
 /// The block's shared memory; at a fixed address, which costs no registers.
 template <class C>

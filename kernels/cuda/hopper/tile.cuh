@@ -68,6 +68,61 @@ __device__ __forceinline__ void barrier_wait(Barrier& barrier, int parity) {
   }
 }
 
+// --- clusters of two blocks
+
+__device__ __forceinline__ unsigned cluster_rank() {
+  unsigned rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/// The address of the other block's counterpart of something in this one's shared memory.
+__device__ __forceinline__ std::uint32_t peer_address(void const* own) {
+  std::uint32_t address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(address)
+               : "r"(shared_address(own)), "r"(cluster_rank() ^ 1u));
+  return address;
+}
+/// Arrives at the other block's barrier, which may then overwrite what this thread has read. Its writes are
+/// not ordered: a release for the cluster would cost two memory barriers.
+__device__ __forceinline__ void barrier_arrive_peer(Barrier& barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(peer_address(&barrier)) : "memory");
+}
+/// Writes a value to the other block's shared memory; its four bytes count on that block's `full`.
+__device__ __forceinline__ void send_to_peer(std::int32_t& to, std::int32_t value, Barrier& full) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(
+                   peer_address(&to)),
+               "r"(value), "r"(peer_address(&full))
+               : "memory");
+}
+/// All threads of both blocks come together.
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+/// The warp arrives, when all of it is done with something; if `peer`, at the other block's barrier too.
+__device__ __forceinline__ void release(Barrier& barrier, bool peer) {
+  __syncwarp();
+  if constexpr (release_arrivals > 1) {
+    barrier_arrive(barrier);
+    if (peer) barrier_arrive_peer(barrier);
+    return;
+  }
+  asm volatile(
+      "{\n"
+      ".reg .pred one, both;\n"
+      ".reg .b32 there;\n"
+      "elect.sync _|one, 0xffffffff;\n"
+      "setp.ne.and.u32 both, %2, 0, one;\n"
+      "@one mbarrier.arrive.shared::cta.b64 _, [%0];\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "@both mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(shared_address(&barrier)),
+      "r"(cluster_rank() ^ 1u), "r"(static_cast<unsigned>(peer))
+      : "memory");
+}
+
+// --- rings of stages
+
 /// A position in a ring of stages, which are a power of two, with the parity of its barriers' phase.
 template <int Stages>
 class Ring {
@@ -130,6 +185,15 @@ __device__ __forceinline__ void tma_load(void const* map, void* to, int column, 
   std::int32_t const at[4] = {column, row, head, batch};
   ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_cluster, ::cuda::ptx::space_global, to, map, at,
                                     &full);
+}
+
+/// tma_load to the same place in both blocks of the cluster; the bytes count on each one's `full`.
+__device__ __forceinline__ void tma_load_both(void const* map, void* to, int column, int row, int head,
+                                              int batch, Barrier& full) {
+  std::int32_t const at[4] = {column, row, head, batch};
+  constexpr std::uint16_t both = 3;
+  ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_cluster, ::cuda::ptx::space_global, to, map, at, &full,
+                                    both);
 }
 
 /// Brings a box into the L2 cache.
