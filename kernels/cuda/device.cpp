@@ -52,7 +52,9 @@ class CudaFoldPlan : public FoldPlan {
   }
 
   std::size_t bytes() const override { return memory_.bytes(); }
-  std::string kernel() const override { return kernel_.describe(); }
+  std::string kernel() const override {
+    return kernel_.describe() + (cluster_ > 1 ? ", in pairs that share keys" : "");
+  }
 
   [[nodiscard]] FoldKernel const& launcher() const { return kernel_; }
   [[nodiscard]] Start start() const { return start_; }

@@ -136,7 +136,8 @@ class Producer {
     prefetch(args_.l + at, rows);
   }
   static __device__ __forceinline__ void prefetch(float const* data, int count) {
-    if (reinterpret_cast<std::uintptr_t>(data) % 16 != 0 || count % 4 != 0) return;  // the instruction's unit
+    bool const in_units = reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && count % 4 == 0;
+    if (!in_units || count == 0) return;
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(data), "r"(count * 4) : "memory");
   }
 
