@@ -222,14 +222,14 @@ void fit_rounds(std::span<TimedRound const> rounds, Machine& machine) {
 Machine with_speeds(Machine machine, Speeds speeds) {
   for (double* const rate : {&machine.flops_per_second, &machine.memory_bytes_per_second,
                              &machine.key_bytes_per_second, &machine.merge_bytes_per_second}) {
-    *rate *= speeds.computing;
+    *rate = std::min(*rate * speeds.computing, boundless);
   }
   for (double* const seconds : {&machine.fold_seconds, &machine.step_seconds, &machine.round_seconds,
                                 &machine.host_seconds_per_byte}) {
     *seconds /= speeds.computing;
   }
   for (Link* const link : {&machine.node, &machine.network}) {
-    link->bytes_per_second *= speeds.moving;
+    link->bytes_per_second = std::min(link->bytes_per_second * speeds.moving, boundless);
     link->latency_seconds /= speeds.moving;
     link->message_seconds /= speeds.moving;
   }

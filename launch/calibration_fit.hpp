@@ -83,7 +83,8 @@ struct Speeds {
   double computing = 1.0;
   double moving = 1.0;
 };
-/// The machine with all that its ranks compute, and all that its links do, so many times as fast.
+/// The machine with all that its ranks compute, and all that its links do, so many times as fast; rates stay
+/// at 1e15 at most.
 [[nodiscard]] Machine with_speeds(Machine machine, Speeds speeds);
 /// The speeds, each within a half and 2, for which simulations are nearest to the measured times: least
 /// squares of the logarithms, and of the speeds' own, so that what plans tell weakly stays near 1.

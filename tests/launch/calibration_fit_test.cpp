@@ -170,6 +170,10 @@ TEST(Fit, SpeedsChangeWhatComputesAndWhatMoves) {
   EXPECT_EQ(other.step_seconds, known.step_seconds * 2);
   EXPECT_EQ(other.node.bytes_per_second, known.node.bytes_per_second * 2);
   EXPECT_EQ(other.node.latency_seconds, known.node.latency_seconds / 2);
+  // What could not be told from infinity stays that.
+  Machine boundless = known;
+  boundless.memory_bytes_per_second = 1e15;
+  EXPECT_EQ(with_speeds(boundless, {.computing = 1.6, .moving = 1}).memory_bytes_per_second, 1e15);
 }
 
 TEST(Fit, NoisyTimesGiveItBackNearly) {
