@@ -17,9 +17,9 @@ struct TileShape {
 /// @param banded  tiles meet masks, whose blocks are better small, and of 128 keys to fit block masks
 [[nodiscard]] constexpr TileShape tile_shape(int head_dim, int value_dim, bool banded) {
   if (head_dim <= 64) return {3, 128, 4, true};
-  if (head_dim <= 128) return {2, banded ? 128 : 176, 2, true, 0.96};
+  if (head_dim <= 128) return {2, banded ? 128 : 176, 2, true, 0.98};
   if (value_dim <= 128) return {2, 128, 2, true};
-  return {2, banded ? 64 : 80, 2, false, 0.9};
+  return {2, banded ? 64 : 80, 2, false, 0.91};
 }
 
 }  // namespace plait::cuda::hopper
