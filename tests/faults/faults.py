@@ -22,8 +22,8 @@ import time
 from job import MPIRUN, Fault, Job
 
 RANKS = 3
-NEVER_ENDS = 60  # seconds: a fault comes in the first rounds even if the machine is freer by then
 HEADS, KV_HEADS, DIM = 2, 1, 128
+SLICE = 4096  # tokens of a rank: such slices travel in pieces, so that rounds are many and short
 SKIPPED = 77
 PEER_LOST = 75
 FAILED = 1
@@ -39,10 +39,10 @@ class Bench:
         self.out_folder.mkdir()
         self.out = self.out_folder / "out.safetensors"
 
-    def generate(self, tokens):
+    def generate(self, tokens, heads=HEADS):
         """A bf16 input of `tokens` tokens."""
-        path = self.scratch / f"input-{tokens}.safetensors"
-        subprocess.run([self.plait, "generate", "--tokens", str(tokens), "--heads", str(HEADS), "--kv-heads",
+        path = self.scratch / f"input-{tokens}-{heads}.safetensors"
+        subprocess.run([self.plait, "generate", "--tokens", str(tokens), "--heads", str(heads), "--kv-heads",
                         str(KV_HEADS), "--dim", str(DIM), "--dtype", "bf16", "--output", path],
                        check=True, stdout=subprocess.DEVNULL)
         return path
@@ -53,8 +53,9 @@ class Bench:
         return [self.plait, "attend", "--input", str(source), "--output", str(self.out), "--strategy", "ring", *arguments]
 
     def long_input(self, ranks, seconds):
-        """An input whose full attention takes these ranks about so long here, judged by a small one."""
-        tokens = 4096
+        """An input whose full attention takes these ranks about so long here, judged by a small one; a fault in the
+        first rounds finds others still to come even if the machine is freer by then."""
+        tokens = SLICE
         report = self.scratch / "report.json"
         with Job([*MPIRUN, "-np", str(ranks), *self.attend(self.generate(tokens), "--json", str(report))],
                  self.scratch) as job:
@@ -63,8 +64,8 @@ class Bench:
                 raise Fault(f"without a fault the job ends with {code}:\n{job.output()}")
         took = json.loads(report.read_text())["seconds"]["max"]
         self.out.unlink()
-        longer = (seconds / max(took, 1e-3)) ** 0.5  # time goes with the square of the tokens
-        return self.generate(min(int(tokens * max(longer, 1.0)) // 1024 * 1024, 1 << 20))
+        longer = seconds / max(took, 1e-3) / ranks**2  # time goes with the heads, and the square of the tokens
+        return self.generate(tokens * ranks, min(max(round(HEADS * longer), HEADS), 128))
 
     def expect(self, job, injected, within, code, *patterns):
         """Waits for the job's end, and checks code, time, messages, files and processes.
@@ -90,7 +91,7 @@ class Bench:
 
 
 def killed_rank(bench):
-    source = bench.long_input(RANKS, NEVER_ENDS)
+    source = bench.long_input(RANKS, 24)
     with Job([*MPIRUN, "-np", str(RANKS), *bench.attend(source)], bench.scratch) as job:
         pids = job.wait_until_computing(RANKS, cpu_seconds=1)
         injected = time.monotonic()
@@ -101,7 +102,7 @@ def killed_rank(bench):
 
 def stopped_rank(bench):
     timeout = 3
-    source = bench.long_input(RANKS, NEVER_ENDS)
+    source = bench.long_input(RANKS, 24)
     with Job([*MPIRUN, "-np", str(RANKS), *bench.attend(source, "--timeout", str(timeout))],
              bench.scratch) as job:
         pids = job.wait_until_computing(RANKS, cpu_seconds=1)
