@@ -5,10 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <compare>
-#include <functional>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -109,11 +107,6 @@ double steps(Program const& program) {
 struct TooSlow {
   double seconds;  ///< it takes no less
 };
-
-/// Bytes of a rank's slots.
-std::uint64_t slots_bytes(Program const& program) {
-  return std::accumulate(program.slots.begin(), program.slots.end(), std::uint64_t{0});
-}
 
 /// Weighs candidates, and keeps the best.
 class Scales {
@@ -339,11 +332,11 @@ class Scales {
       candidate.least_seconds = std::max(candidate.least_seconds, (1.0 - rounding) * least);
       double of_sample = 0.0;
       for (int const rank : sample) {
-        Program const& program = plan.programs[static_cast<std::size_t>(rank)];
-        of_sample += steps(program);
-        option.slots = std::max(option.slots, slots_bytes(program));
+        of_sample += steps(plan.programs[static_cast<std::size_t>(rank)]);
       }
-      option.bytes = std::max(option.bytes, largest(volume(plan).sent));
+      Volume const moved = volume(plan);
+      option.slots = std::max(option.slots, largest(moved.slots));
+      option.bytes = std::max(option.bytes, largest(moved.sent));
       option.steps = of_sample * plan.ranks() / static_cast<double>(sample.size());
       option.known = option.known == Known::nothing ? Known::busiest : Known::few;
       return Told{std::move(plan), lockstep};

@@ -43,8 +43,7 @@ struct FoldArgs {
   Tile const* tiles;  ///< long ones first (within a factor of 2); those without segments last
   Segment const* segments;
   std::int32_t tile_count;
-  std::int32_t
-      cluster;  ///< 1, or 2: each two tiles in a row see the same keys, which two blocks load together
+  std::int32_t cluster;  ///< 1, or 2: of each two tiles in a row, two blocks load the keys together
   std::int32_t batch;
   std::int32_t q_heads;
   std::int32_t group;  ///< query heads per key/value head
