@@ -46,9 +46,9 @@ void append(KeyRange const& range, Slice tile, Index key_block, std::vector<Segm
   Slice const full = full_part(range, tile, key_block);
   Slice const tail{full.end, range.keys.end};
   Slice const head{range.keys.begin, full.begin};
-  if (!tail.empty()) segments.push_back(segment(range, tail, true, key_block));
-  if (!full.empty()) segments.push_back(segment(range, full, false, key_block));
   if (!head.empty()) segments.push_back(segment(range, head, true, key_block));
+  if (!full.empty()) segments.push_back(segment(range, full, false, key_block));
+  if (!tail.empty()) segments.push_back(segment(range, tail, true, key_block));
 }
 
 /// Longer tiles before shorter ones, but those of about one length (within a factor of 2) by their rows:
@@ -78,7 +78,7 @@ KernelTiles make_kernel_tiles(TileList const& list, Index key_block, int cluster
   };
   for (QueryTile const& tile : in_order(list.tiles)) {
     std::size_t const first = made.segments.size();
-    for (Index at = tile.last; at-- > tile.first;) {
+    for (Index at = tile.first; at < tile.last; ++at) {
       append(list.ranges[static_cast<std::size_t>(at)], tile.rows, key_block, made.segments);
     }
     add(tile.rows, first);

@@ -11,7 +11,7 @@ namespace plait::cuda {
 struct KernelTiles {
   int cluster = 1;                ///< so many tiles in a row have the same segments
   std::vector<Tile> tiles;        ///< long ones first (within a factor of 2); those without segments last
-  std::vector<Segment> segments;  ///< per tile in descending order of keys
+  std::vector<Segment> segments;  ///< per tile in the order of keys: what a causal mask cuts off comes last
 };
 
 /// Cuts each key range into a part that needs no mask test, a whole number of `key_block` keys, and masked

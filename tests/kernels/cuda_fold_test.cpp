@@ -120,13 +120,29 @@ TEST_P(CudaFold, WindowsAndDocuments) {
   check_bands(shape, documents);
 }
 
+/// A band whose last keys some warps' rows see all, half or none of, before keys that all rows see.
+TEST_P(CudaFold, BlocksSeenInPart) {
+  Case const shape{.q_rows = 128, .kv_rows = 512, .dim = 128, .value_dim = 128};
+  for (Index const reach : {60, 64, 65, 68, 100, 127, 128, 129, 132, 192, 193}) {
+    SCOPED_TRACE(reach);
+    Band band = full(shape);
+    band.kv = {0, 256};
+    band.hi = reach;
+    Band rest = full(shape);
+    rest.kv = {256, 512};
+    check_bands(shape, {band, rest});
+    check_bands(shape, {band});
+  }
+}
+
 TEST_P(CudaFold, RandomBands) {
   std::mt19937 random(11);
   auto const draw = [&](Index low, Index high) {
     return std::uniform_int_distribution<Index>(low, high)(random);
   };
   for (int trial = 0; trial < 12; ++trial) {
-    Case const shape{.q_rows = draw(1, 400), .kv_rows = draw(20, 600), .dim = 64, .value_dim = 64};
+    Index const dim = trial % 2 == 0 ? 64 : 128;
+    Case const shape{.q_rows = draw(1, 400), .kv_rows = draw(20, 600), .dim = dim, .value_dim = dim};
     std::vector<Band> bands;
     for (Index begin = 0; begin < shape.kv_rows;) {  // side by side, so that none overlap
       Index const end = std::min(begin + draw(1, 250), shape.kv_rows);

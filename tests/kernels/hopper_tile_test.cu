@@ -110,6 +110,64 @@ TEST_F(HopperTile, ProductsOfSwizzledTilesAndOfRegisters) {
   check_products<256>(200, 8);
 }
 
+/// The products of a block's first 64 of 80 keys: s = a·bᵀ, and o = p·b with p = 1 + key / 16 as operand.
+__global__ void __launch_bounds__(warpgroup_threads)
+    first_products(__grid_constant__ CUtensorMap const a, __grid_constant__ CUtensorMap const b, float* s_out,
+                   float* o_out) {
+  constexpr int first = 64;
+  Tiles<128>& tiles = load_tiles<128>(a, b, 0);
+  float s[first / 2];
+  std::uint32_t p[keys / 4];
+  for (int e = 0; e < keys / 4; ++e) {
+    float const weight = static_cast<float>(1 + e / 4);
+    p[e] = pack<Element>(weight, weight);
+  }
+  float o[128 / 2] = {};
+  pin(p);
+  pin(o);
+  wgmma_fence();
+  multiply_transposed<Element, first, 128, 64, keys>(s, here(descriptor(tiles.a, 0)), descriptor(tiles.b, 0));
+  multiply_add<Element, 128, first>(o, p, descriptor(tiles.b, sizeof tiles.b[0]));
+  wgmma_commit();
+  wgmma_wait<0>();
+  pin(s);
+  pin(o);
+  store_accumulators<first>(s, s_out);
+  store_accumulators<128>(o, o_out);
+}
+
+TEST_F(HopperTile, ProductsOfATilesFirstRows) {
+  constexpr int first = 64;
+  constexpr int dim = 128;
+  DeviceArray<Element> a(whole_numbers(64 * dim, 3));
+  DeviceArray<Element> b(whole_numbers(keys * dim, 4));
+  DeviceArray<float> s(std::vector<float>(64 * first));
+  DeviceArray<float> o(std::vector<float>(64 * dim));
+  PLAIT_CUDA(
+      cudaFuncSetAttribute(first_products, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Tiles<dim>)));
+  first_products<<<1, warpgroup_threads, sizeof(Tiles<dim>)>>>(
+      map_of(a.data(), 64, dim, 64), map_of(b.data(), keys, dim, keys), s.data(), o.data());
+  PLAIT_CUDA(cudaGetLastError());
+  PLAIT_CUDA(cudaDeviceSynchronize());
+  auto const element = [](DeviceArray<Element> const& tensor, int row, int column) {
+    return __bfloat162float(tensor.sent()[static_cast<std::size_t>(row) * dim + column]);
+  };
+  std::vector<float> const s_found = s.fetch();
+  std::vector<float> const o_found = o.fetch();
+  for (int i = 0; i < 64; ++i) {
+    for (int j = 0; j < first; ++j) {
+      float sum = 0.0f;
+      for (int d = 0; d < dim; ++d) sum += element(a, i, d) * element(b, j, d);
+      ASSERT_EQ(s_found[static_cast<std::size_t>(i) * first + j], sum) << "row " << i << ", key " << j;
+    }
+    for (int d = 0; d < dim; ++d) {
+      float sum = 0.0f;
+      for (int j = 0; j < first; ++j) sum += static_cast<float>(1 + j / 16) * element(b, j, d);
+      ASSERT_EQ(o_found[static_cast<std::size_t>(i) * dim + d], sum) << "row " << i << ", column " << d;
+    }
+  }
+}
+
 TEST_F(HopperTile, RowsBeyondATensorAreZero) {
   check_products<64>(50, 0);
   check_products<128>(90, 70);

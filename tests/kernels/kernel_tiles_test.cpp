@@ -92,6 +92,19 @@ void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, I
   }
 }
 
+TEST(KernelTiles, TheDiagonalComesLast) {
+  std::vector<Band> const causal{{.q = {0, 512}, .kv = {0, 512}, .hi = 0}};
+  KernelTiles const made = make_kernel_tiles(make_tile_list({0, 512}, {0, 512}, causal, 128), 128);
+  ASSERT_EQ(made.tiles.size(), 4u);
+  for (Tile const& tile : made.tiles) {
+    Segment const& last = made.segments[static_cast<std::size_t>(tile.segment_end - 1)];
+    EXPECT_EQ(last.masked, 1);
+    EXPECT_EQ(last.begin, tile.row_begin);
+    EXPECT_EQ(last.end, tile.row_end);
+    EXPECT_EQ(tile.first.begin, 0);
+  }
+}
+
 TEST(KernelTiles, VisitEachKeptPairOnce) {
   std::mt19937 random(5);
   auto const draw = [&](Index low, Index high) {

@@ -27,6 +27,8 @@ class Consumer {
  private:
   using Element = typename C::Element;
   static constexpr int turn_threads = warpgroup_threads * C::warpgroups;
+  static constexpr int half_block = C::halves_blocks ? C::key_block / 2 : C::key_block;
+  static constexpr int weight_words = C::key_block / 4;
 
   /// From the tile that was found to the last.
   __device__ __forceinline__ void walk() {
@@ -123,41 +125,58 @@ class Consumer {
       } else if (masked_) {
         for (; left_ > 0; --left_) {
           barrier_wait(shared().k_full[k_.stage()], k_.parity());
-          if (uniform(sees_nothing())) {
+          int const seen = keys_seen();
+          if (uniform(seen == 0)) {
             leave_out(rows);
+          } else if (C::halves_blocks && uniform(seen <= half_block)) {
+            step<true, half_block>(rows);
           } else {
-            step<true>(rows);
+            step<true, C::key_block>(rows);
           }
         }
       } else {
-        for (; left_ > 0; --left_) step<false>(rows);
+        if (left_ > 0) weigh_rest(rows);
+        for (; left_ > 0; --left_) step<false, C::key_block>(rows);
       }
       if (last_) return;
       barrier_wait(shared().k_full[k_.stage()], k_.parity());
       enter_segment();
     }
   }
-  /// Whether this warpgroup's rows see no key of the block, of a masked segment, whose scores come next.
-  [[nodiscard]] __device__ __forceinline__ bool sees_nothing() const {
+  /// Up to which key of the block, of a masked segment, whose scores come next, this warpgroup's rows see
+  /// keys, counted from the block's first one; 0 if they see none.
+  [[nodiscard]] __device__ __forceinline__ int keys_seen() const {
     Segment const& segment = block().segment;
     int const first_row = current().tile.row_begin + 64 * warpgroup_;
     int const row_begin = max(first_row, segment.row_begin);
     int const row_end = min(first_row + 64, segment.row_end);
     int const key_begin = max(block().key, segment.begin);
     int const key_end = min(block().key + C::key_block, segment.end);
-    return row_begin >= row_end || key_begin >= key_end || key_end - row_begin <= segment.lo ||
-           key_begin - row_end >= segment.hi;
+    bool const nothing = row_begin >= row_end || key_begin >= key_end || key_end - row_begin <= segment.lo ||
+                         key_begin - row_end >= segment.hi;
+    return nothing ? 0 : min(key_end - block().key, row_end - block().key + segment.hi);
   }
-  /// A step without scores: the next block's weights are 0.
+  /// A step without scores: the next block has no weights.
   __device__ __forceinline__ void leave_out(Rows<C>& rows) {
     await_turn();
     pin(rows.p);
     pin(rows.o);
-    add_values(rows);
+    add_values<true>(rows);
     pass_turn();
     release_keys();
     take_values(rows);
-    clear(rows.p);
+    if constexpr (C::halves_blocks) {
+      weighed_ = 0;
+    } else {
+      clear<0, weight_words>(rows.p);
+    }
+  }
+  /// The last block's keys without a weight get 0.
+  __device__ __forceinline__ void weigh_rest(Rows<C>& rows) {
+    if (!C::halves_blocks || uniform(weighed_ == C::key_block)) return;
+    if (uniform(weighed_ == 0)) clear<0, weight_words / 2>(rows.p);
+    clear<weight_words / 2, weight_words>(rows.p);
+    weighed_ = C::key_block;
   }
   /// A step of a warpgroup whose rows all lie beyond the tile's end: it takes its turn, and gives back what
   /// was loaded.
@@ -177,12 +196,12 @@ class Consumer {
     last_ = block().last != 0;
   }
   /// Scores and weights of the next block, while the values of the last one are added.
-  template <bool Masked>
+  template <bool Masked, int Keys>
   __device__ __forceinline__ void step(Rows<C>& rows) {
-    float s[Rows<C>::score_count];
+    float s[Keys / 2];
     float rescale[2];
     barrier_wait(shared().k_full[k_.stage()], k_.parity());
-    multiply_both(s, rows);
+    multiply_both<Masked>(s, rows);
     Seen<C> seen;
     if constexpr (Masked) find_seen(seen, current());
     take_scores<1>(s);
@@ -190,6 +209,7 @@ class Consumer {
     bool const rescales = weigh<Masked>(s, rows.m, rows.l, rescale, scale());
     take_values(rows);
     round_weights<C>(s, rows);
+    if constexpr (Masked) weighed_ = Keys;
     if (rescales) scale_values<C>(rows, rescale);
   }
 
@@ -198,10 +218,11 @@ class Consumer {
   __device__ __forceinline__ void turn_step(Rows<C>& rows, Sums& next) {
     float s[Rows<C>::score_count];
     await_operands();
-    multiply_both(s, rows);
+    multiply_both<true>(s, rows);
     weigh_first<1>(s, next);
     take_values(rows);
     round_weights<C>(s, rows);
+    weighed_ = C::key_block;
     pin(rows.p);  // before the rows that are stored need registers of their own
   }
 
@@ -222,7 +243,7 @@ class Consumer {
   __device__ __forceinline__ void last_step(Rows<C>& rows) {
     pin(rows.p);
     pin(rows.o);
-    add_values(rows);
+    add_values<true>(rows);
     wgmma_wait<0>();
     pin(rows.o);
     release_shared(shared().v_empty[k_.back(1).stage()]);
@@ -257,8 +278,8 @@ class Consumer {
   }
   /// Returns when the scores are there, with at most `Pending` products unfinished. The next keys take these
   /// ones' place: nothing may delay that.
-  template <int Pending>
-  __device__ __forceinline__ void take_scores(float (&s)[Rows<C>::score_count]) {
+  template <int Pending, int Count>
+  __device__ __forceinline__ void take_scores(float (&s)[Count]) {
     wgmma_wait<Pending>();
     pin(s);
     release_keys();
@@ -279,13 +300,14 @@ class Consumer {
                          block().key + Place::quad_lane() * 2);
   }
   /// Issues the next scores and the last values.
-  __device__ __forceinline__ void multiply_both(float (&s)[Rows<C>::score_count], Rows<C>& rows) {
+  template <bool MayLack, int Count>
+  __device__ __forceinline__ void multiply_both(float (&s)[Count], Rows<C>& rows) {
     await_turn();
     pin(rows.p);
     pin(rows.o);
     wgmma_fence();
     multiply_scores(s);
-    add_values(rows);
+    add_values<MayLack>(rows);
     pass_turn();
   }
   /// Returns when the last values have been added.
@@ -306,20 +328,29 @@ class Consumer {
     if (masked_) hide_unseen<C>(s, seen);
     weigh<true>(s, sums.m, sums.l, rescale, scale());
   }
-  __device__ __forceinline__ void multiply_scores(float (&s)[Rows<C>::score_count]) const {
-    std::uint64_t const q = descriptor(shared().q, 0) + descriptor_step(sizeof shared().q[0]) * warpgroup_;
+  /// Issues the scores of the next block's first keys.
+  template <int Count>
+  __device__ __forceinline__ void multiply_scores(float (&s)[Count]) const {
+    std::uint64_t q = descriptor(shared().q, 0) + descriptor_step(sizeof shared().q[0]) * warpgroup_;
+    if constexpr (C::head_dim > 192) q = here(q);  // 16 of them are more than uniform registers hold
     std::uint64_t const k = descriptor(shared().k, 0) + descriptor_step(sizeof shared().k[0]) * k_.stage();
-    multiply_transposed<Element, C::key_block, C::head_dim, 64>(s, q, k);
+    multiply_transposed<Element, 2 * Count, C::head_dim, 64, C::key_block>(s, q, k);
     wgmma_commit();
   }
   /// Issues the product of the weights and the values of the block before the one whose scores come next.
+  /// @tparam MayLack  whether the block may have fewer weights than keys
+  template <bool MayLack>
   __device__ __forceinline__ void add_values(Rows<C>& rows) const {
     auto const at = k_.back(1);
     barrier_wait(shared().v_full[at.stage()], at.parity());
     std::uint64_t const v =
         descriptor(shared().v, sizeof shared().v[0][0]) + descriptor_step(sizeof shared().v[0]) * at.stage();
     wgmma_fence();
-    multiply_add<Element, C::value_dim, C::key_block>(rows.o, rows.p, v);
+    if (!MayLack || !C::halves_blocks || uniform(weighed_ == C::key_block)) {
+      multiply_add<Element, C::value_dim, C::key_block>(rows.o, rows.p, v);
+    } else if (uniform(weighed_ == half_block)) {
+      multiply_add<Element, C::value_dim, half_block>(rows.o, rows.p, v);
+    }
     wgmma_commit();
   }
   FoldArgs const& args_;
@@ -328,9 +359,10 @@ class Consumer {
   Ring<C::stages> work_;
   Ring<C::stages> k_;  ///< of the next scores; values are one block behind
   Ring<1> q_;
-  int left_ = 0;         ///< blocks of the segment at hand, from the one whose scores come next on
-  bool masked_ = false;  ///< whether it is masked
-  bool last_ = false;    ///< and its tile's last one
+  int left_ = 0;                ///< blocks of the segment at hand, from the one whose scores come next on
+  bool masked_ = false;         ///< whether it is masked
+  bool last_ = false;           ///< and its tile's last one
+  int weighed_ = C::key_block;  ///< the last block's keys that have weights, where blocks are halved
 };
 
 }  // namespace plait::cuda::hopper

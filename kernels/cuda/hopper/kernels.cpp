@@ -20,11 +20,12 @@ FoldKernel entry() {
           .launch = &hopper::launch<dtype, head_dim, value_dim, banded>};
 }
 
+/// Two of them have the same tiles with masks and without, and are compiled once.
 template <DType dtype, bool banded>
 FoldKernel smallest(Index head_dim, Index value_dim) {
-  if (head_dim <= 64 && value_dim <= 64) return entry<dtype, 64, 64, banded>();
+  if (head_dim <= 64 && value_dim <= 64) return entry<dtype, 64, 64, true>();
   if (head_dim <= 128 && value_dim <= 128) return entry<dtype, 128, 128, banded>();
-  if (head_dim <= 192 && value_dim <= 128) return entry<dtype, 192, 128, banded>();
+  if (head_dim <= 192 && value_dim <= 128) return entry<dtype, 192, 128, true>();
   return entry<dtype, 256, 256, banded>();
 }
 

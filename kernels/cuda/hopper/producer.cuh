@@ -6,8 +6,8 @@
 namespace plait::cuda::hopper {
 
 /// The `item`-th piece of work of a cluster, all but its tile. Heads go in groups whose keys and values fit
-/// in L2 together; in a group the longest tiles of all heads come first. @returns the number of this block's
-/// tile
+/// in L2 together; in a group the longest tiles of all heads come first. The blocks of a cluster take turns
+/// at the later rows, which see more under a causal mask. @returns the number of this block's tile
 template <class C>
 __device__ __forceinline__ int find(FoldArgs const& args, int item, Work& work) {
   int const lanes = args.batch * args.q_heads;
@@ -19,7 +19,7 @@ __device__ __forceinline__ int find(FoldArgs const& args, int item, Work& work) 
   work.kv_head = work.head / args.group;
   work.batch = lane / args.q_heads;
   int const tile = item % per_group / width;
-  return shares_keys<C>(args) ? 2 * tile + static_cast<int>(cluster_rank()) : tile;
+  return shares_keys<C>(args) ? 2 * tile + (static_cast<int>(cluster_rank()) ^ item % 2) : tile;
 }
 
 template <class C>

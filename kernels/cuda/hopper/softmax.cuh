@@ -61,10 +61,10 @@ __device__ __forceinline__ void find_seen(Seen<C>& seen, Segment const& segment,
 }
 
 /// Scores of unseen keys become −inf.
-template <class C>
-__device__ __forceinline__ void hide_unseen(float (&s)[Rows<C>::score_count], Seen<C> const& seen) {
+template <class C, int Count>
+__device__ __forceinline__ void hide_unseen(float (&s)[Count], Seen<C> const& seen) {
 #pragma unroll
-  for (int e = 0; e < Rows<C>::score_count; ++e) {
+  for (int e = 0; e < Count; ++e) {
     int const column = e / 4;
     bool const sees = (seen.columns[e / 2 % 2][column / 16] >> (column % 16 * 2 + e % 2) & 1u) != 0;
     s[e] = sees ? s[e] : minus_infinity;
@@ -125,10 +125,11 @@ __device__ __forceinline__ void scale_values(Rows<C>& rows, float const (&factor
   for (int e = 0; e < Rows<C>::value_count; ++e) rows.o[e] *= factors[e / 2 % 2];
 }
 
-template <class C>
-__device__ __forceinline__ void round_weights(float const (&s)[Rows<C>::score_count], Rows<C>& rows) {
+/// The first weights of a block become the operand of the product with its values.
+template <class C, int Count>
+__device__ __forceinline__ void round_weights(float const (&s)[Count], Rows<C>& rows) {
 #pragma unroll
-  for (int e = 0; e < C::key_block / 4; ++e) rows.p[e] = pack<typename C::Element>(s[2 * e], s[2 * e + 1]);
+  for (int e = 0; e < Count / 2; ++e) rows.p[e] = pack<typename C::Element>(s[2 * e], s[2 * e + 1]);
 }
 
 }  // namespace plait::cuda::hopper

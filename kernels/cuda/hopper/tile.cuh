@@ -259,28 +259,34 @@ __device__ __forceinline__ std::uint64_t descriptor(void const* tile, int leadin
   std::uint64_t const address = (shared_address(tile) & 0x3ffffu) >> 4;
   return address | (static_cast<std::uint64_t>(leading) >> 4) << 16 | row_groups | swizzle_128_bytes;
 }
+/// A descriptor that is read here: what is computed from it then takes no registers through the loop around.
+__device__ __forceinline__ std::uint64_t here(std::uint64_t descriptor) {
+  asm volatile("" : "+l"(descriptor));
+  return descriptor;
+}
 /// How far a descriptor moves for `bytes`.
 __device__ __forceinline__ constexpr std::uint64_t descriptor_step(int bytes) {
   return static_cast<std::uint64_t>(bytes) >> 4;
 }
 
-/// d (64×N) = a·bᵀ over Dim columns. a: a tile whose chunks have RowsA rows, from the 64 rows that `a` points
-/// at; b: a tile of N rows.
-template <class Element, int N, int Dim, int RowsA>
+/// d (64×N) = a·bᵀ over Dim columns. a and b: tiles whose chunks have RowsA and RowsB rows, from the 64 and
+/// the N rows on that they point at.
+template <class Element, int N, int Dim, int RowsA, int RowsB = N>
 __device__ __forceinline__ void multiply_transposed(float (&d)[N / 2], std::uint64_t a, std::uint64_t b) {
 #pragma unroll
   for (int k = 0; k < Dim / 16; ++k) {
     constexpr int steps = chunk_dims / 16;
     std::uint64_t const within = descriptor_step(k % steps * 32);
     wgmma_ss<Element, N>(d, a + descriptor_step(k / steps * RowsA * 128) + within,
-                         b + descriptor_step(k / steps * N * 128) + within, k == 0 ? 0 : 1);
+                         b + descriptor_step(k / steps * RowsB * 128) + within, k == 0 ? 0 : 1);
   }
 }
 
-/// d (64×N) += p·b over Rows rows of b. p: Rows columns in registers; b: a tile of Rows rows and N columns.
-template <class Element, int N, int Rows>
-__device__ __forceinline__ void multiply_add(float (&d)[N / 2], std::uint32_t const (&p)[Rows / 4],
+/// d (64×N) += p·b over the first Rows rows of b. p: columns in registers; b: a tile of rows of N columns.
+template <class Element, int N, int Rows, int Words>
+__device__ __forceinline__ void multiply_add(float (&d)[N / 2], std::uint32_t const (&p)[Words],
                                              std::uint64_t b) {
+  static_assert(Rows <= 4 * Words);
 #pragma unroll
   for (int k = 0; k < Rows / 16; ++k) {
     std::uint32_t const a[4] = {p[4 * k], p[4 * k + 1], p[4 * k + 2], p[4 * k + 3]};

@@ -38,11 +38,12 @@ __device__ __forceinline__ void pin(std::uint32_t (&a)[Count]) {
 #pragma unroll
   for (int i = 0; i < Count; ++i) asm volatile("" : "+r"(a[i])::"memory");
 }
-/// Zeroes an operand here: ptxas carries a constant on to the next wgmma, and then serializes all of them.
-template <int Count>
+/// Zeroes words [Begin, End) of an operand here: ptxas carries a constant on to the next wgmma, and then
+/// serializes all of them.
+template <int Begin, int End, int Count>
 __device__ __forceinline__ void clear(std::uint32_t (&a)[Count]) {
 #pragma unroll
-  for (int i = 0; i < Count; ++i) asm volatile("mov.u32 %0, 0;" : "=r"(a[i])::"memory");
+  for (int i = Begin; i < End; ++i) asm volatile("mov.u32 %0, 0;" : "=r"(a[i])::"memory");
 }
 
 #define PLAIT_D8(i)                                                                           \
