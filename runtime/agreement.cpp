@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <sstream>
 
@@ -14,14 +15,14 @@
 namespace plait {
 namespace {
 
-/// A digest of values without padding, fed one after the other.
+/// A digest of values without padding, fed one after the other, or some at once, which is faster.
 class Digest {
  public:
-  template <class Value>
-  Digest& add(Value value) {
-    static_assert(std::is_integral_v<Value> || std::is_enum_v<Value>);
-    auto const wide = static_cast<std::int64_t>(value);
-    XXH3_64bits_update(state_.get(), &wide, sizeof wide);
+  template <class... Values>
+  Digest& add(Values... values) {
+    static_assert(((std::is_integral_v<Values> || std::is_enum_v<Values>)&&...));
+    std::array const wide = {static_cast<std::int64_t>(values)...};
+    XXH3_64bits_update(state_.get(), wide.data(), sizeof wide);
     return *this;
   }
   Digest& add(Slice slice) { return add(slice.begin).add(slice.end); }
@@ -59,24 +60,18 @@ std::string describe(Layout const& layout) {
 void add(Digest& digest, Program const& program) {
   for (auto const* transfers : {&program.sends, &program.receives}) {
     for (Transfer const& transfer : *transfers)
-      digest.add(transfer.peer).add(transfer.block).add(transfer.slot).add(transfer.whole);
+      digest.add(transfer.peer, transfer.block, transfer.slot, transfer.whole);
   }
   for (Fold const& fold : program.folds) {
-    digest.add(fold.q).add(fold.q_slot).add(fold.kv).add(fold.kv_slot).add(fold.state).add(fold.start);
+    digest.add(fold.q, fold.q_slot, fold.kv, fold.kv_slot, fold.state, fold.start);
   }
-  for (Merge const& merge : program.merges)
-    digest.add(merge.state).add(merge.from).add(merge.into).add(merge.start);
+  for (Merge const& merge : program.merges) digest.add(merge.state, merge.from, merge.into, merge.start);
   for (auto const& cut : program.ends)
-    digest.add(cut.sends)
-        .add(cut.receives)
-        .add(cut.folds)
-        .add(cut.merges)
-        .add(cut.finishes)
-        .add(cut.reductions);
+    digest.add(cut.sends, cut.receives, cut.folds, cut.merges, cut.finishes, cut.reductions);
   for (Finish const& finish : program.finishes)
-    digest.add(finish.state).add(finish.from).add(finish.out).add(finish.into);
+    digest.add(finish.state, finish.from, finish.out, finish.into);
   for (Reduction const& reduction : program.reductions)
-    digest.add(reduction.state).add(reduction.from).add(reduction.into);
+    digest.add(reduction.state, reduction.from, reduction.into);
   for (std::uint64_t const slot : program.slots) digest.add(slot);
 }
 

@@ -86,7 +86,7 @@ Samples ranks_to_sample(Mask const& mask, Layout const& q) {
 
 /// As many others all over as have about so many steps, by the steps of the whole plan.
 std::vector<int> with_others(std::vector<int> sample, int ranks, double steps_of_plan) {
-  constexpr double steps_of_others = 25e3;
+  constexpr double steps_of_others = 12.5e3;
   constexpr double fewest = 8;
   constexpr Index shifts = 7;
   double const wanted = std::max(fewest, steps_of_others * ranks / std::max(1.0, steps_of_plan));
@@ -226,9 +226,9 @@ class Scales {
   }
 
   /// Beyond what bounds are not followed for now: what is taken will hardly take longer than the best of the
-  /// first few at least, and a quarter. Without that, all that is certain.
+  /// first few at least, and a tenth. Without that, all that is certain.
   [[nodiscard]] double seconds_to_follow(std::size_t index) const {
-    constexpr double margin = 1.25;
+    constexpr double margin = 1.1;
     double const infinity = std::numeric_limits<double>::infinity();
     if (!near_.empty()) return most_seconds();
     double least = infinity;
@@ -352,15 +352,19 @@ class Scales {
     Option& option = options_[index];
     option.done = true;
     std::vector<int> sample = with_others(samples_of(index).few, option.layouts->q.ranks(), option.steps);
-    if (!near_.empty()) {  // some of them may be enough to give it up
-      std::vector<int> some;
+    // Waiting for others counts nothing in the one, and too much in the other.
+    auto const seconds_by = [&](Told const& told) {
+      return std::sqrt(candidates_[index].least_seconds * told.lockstep);
+    };
+    if (!near_.empty()) {  // some of them may be enough to give it up: more ranks only add to an estimate
+      std::vector<int> some = {samples_of(index).busiest};
       for (std::size_t i = 0; i < sample.size(); i += 4) some.push_back(sample[i]);
-      if (!bound(index, some, most_seconds())) return;
+      std::optional<Told> const told = bound(index, ascending(std::move(some)), most_seconds());
+      if (!told || seconds_by(*told) > most_seconds()) return;
     }
     std::optional<Told> told = bound(index, sample, most_seconds());
     if (!told) return;
-    // Waiting for others counts nothing in the one, and too much in the other.
-    double const seconds = std::sqrt(candidates_[index].least_seconds * told->lockstep);
+    double const seconds = seconds_by(*told);
     candidates_[index].estimated_seconds = seconds;
     keep({{option.slots, option.bytes, seconds, index},
           std::move(told->plan),

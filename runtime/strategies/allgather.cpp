@@ -79,7 +79,8 @@ class AllGather {
 
   /// Blocks whose slices touch lie in one slot, as one block, which one fold takes.
   void receive(int to, std::vector<Arrival> const& arrivals, std::vector<Parcel>& parcels) {
-    auto const [gatherings, taken_by] = gather(arrivals);
+    gather(arrivals, gathered_);
+    auto const& [gatherings, taken_by] = gathered_;
     std::vector<PlanBuilder::Place> places;
     for (Gathering const& gathering : gatherings) {
       BlockId whole = arrivals[gathering.first].block;
@@ -111,6 +112,7 @@ class AllGather {
   std::vector<Arrived> arrived_;                ///< to be folded in the next round
   std::vector<std::vector<Arrival>> arrivals_;  ///< of the round at hand, by rank
   std::vector<int> receivers_;                  ///< the ranks that have some
+  Gathered gathered_;                           ///< of the rank at hand
 };
 
 /// What comes to the ranks that are written.

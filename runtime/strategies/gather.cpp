@@ -4,9 +4,10 @@
 
 namespace plait {
 
-Gathered gather(std::vector<Arrival> const& arrivals) {
-  Gathered gathered;
-  auto& [found, taken_by] = gathered;
+void gather(std::vector<Arrival> const& arrivals, Gathered& into) {
+  auto& [found, taken_by] = into;
+  found.clear();
+  taken_by.clear();
   taken_by.reserve(arrivals.size());
   std::size_t first = 0;  // gathering of the round at hand
   for (Arrival const& arrival : arrivals) {
@@ -24,7 +25,6 @@ Gathered gather(std::vector<Arrival> const& arrivals) {
     open->slice = {std::min(open->slice.begin, arrival.slice.begin),
                    std::max(open->slice.end, arrival.slice.end)};
   }
-  return gathered;
 }
 
 namespace {
@@ -44,22 +44,26 @@ void join_neighbours(std::vector<Slice>& slices) {
 
 }  // namespace
 
-Lists<Slice> joined(Layout const& layout, int ranks) {
-  Lists<Slice> found;
-  std::vector<Slice> slices;
-  for (int first = 0; first < layout.ranks(); first += ranks) {
-    slices.clear();
-    for (int rank = first; rank < first + ranks; ++rank) {
-      slices.insert(slices.end(), layout.slices(rank).begin(), layout.slices(rank).end());
+JoinedSlices::JoinedSlices(Layout const& layout, int ranks)
+    : layout_(layout), ranks_(ranks), lists_(static_cast<std::size_t>(layout.ranks() / ranks), none) {}
+
+std::span<Slice const> JoinedSlices::operator[](int group) {
+  int& list = lists_[static_cast<std::size_t>(group)];
+  if (list == none) {
+    list = static_cast<int>(joined_.size());
+    joining_.clear();
+    for (int rank = group * ranks_; rank < (group + 1) * ranks_; ++rank) {
+      joining_.insert(joining_.end(), layout_.slices(rank).begin(), layout_.slices(rank).end());
     }
-    if (ranks > 1) {
-      if (!std::ranges::is_sorted(slices, {}, &Slice::begin)) std::ranges::sort(slices, {}, &Slice::begin);
-      join_neighbours(slices);
+    if (ranks_ > 1) {
+      if (!std::ranges::is_sorted(joining_, {}, &Slice::begin))
+        std::ranges::sort(joining_, {}, &Slice::begin);
+      join_neighbours(joining_);
     }
-    found.add_all(slices);
-    found.end_list();
+    joined_.add_all(joining_);
+    joined_.end_list();
   }
-  return found;
+  return joined_[static_cast<std::size_t>(list)];
 }
 
 }  // namespace plait

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "plait/lists.hpp"
@@ -34,10 +35,25 @@ struct Gathered {
 };
 
 /// @param arrivals  in the order of their rounds
-[[nodiscard]] Gathered gather(std::vector<Arrival> const& arrivals);
+/// @param into      what was in it is dropped, and its memory used again
+void gather(std::vector<Arrival> const& arrivals, Gathered& into);
 
 /// The slices of each group of so many consecutive ranks, joined where they touch; those of a rank alone as
 /// they are.
-[[nodiscard]] Lists<Slice> joined(Layout const& layout, int ranks);
+class JoinedSlices {
+ public:
+  JoinedSlices(Layout const& layout, int ranks);
+  /// Of a group, until another is asked for.
+  [[nodiscard]] std::span<Slice const> operator[](int group);
+
+ private:
+  static constexpr int none = -1;
+
+  Layout layout_;
+  int ranks_;
+  std::vector<Slice> joining_;  ///< of the group at hand
+  Lists<Slice> joined_;         ///< of groups that have been asked for
+  std::vector<int> lists_;      ///< by group: which list is its, or none
+};
 
 }  // namespace plait

@@ -1,6 +1,7 @@
 #include "head_mesh.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "gather.hpp"
@@ -36,29 +37,35 @@ class HeadMesh {
         grid_(grid),
         plan_(problem, layouts, std::move(name), extent),
         place_(plan_, head_ranks, grid, mesh_order(shape_, grid)),
-        ranks_(static_cast<std::size_t>(layouts.q.ranks())) {}
+        q_slices_(layouts.q, head_ranks),
+        kv_slices_(layouts.kv, head_ranks),
+        row_q_slices_(layouts.q, grid.a * head_ranks) {}
 
   Plan write() && {
-    list_slices();
     if (plan_.foretells()) foretell();
+    ranks_.resize(static_cast<std::size_t>(plan_.ranks()));
     exchange_heads();
     gather_mesh();
     std::vector<int> folding;
+    std::vector<int> busy;  // in the round at hand
     for (int rank = 0; rank < plan_.ranks(); ++rank) {
       if (!place_.beside(rank)) continue;
       prepare(rank);
       folding.push_back(rank);
     }
     finish_rows_without_keys();
-    list_due();
     for (std::size_t round = 0; round <= gathered_by_ || !done(folding); ++round) {
       if (round < due_.size()) {
         for (Due const& due : due_[round]) receive(due);
       }
-      for (int const rank : folding) send_back(rank);
-      for (int const rank : folding) fold(rank, round);
+      // Of ranks that are not followed nothing matters before they have all keys.
+      busy.clear();
+      std::ranges::copy_if(folding, std::back_inserter(busy),
+                           [&](int rank) { return place_.followed(rank) || at(rank).keys_ready <= round; });
+      for (int const rank : busy) send_back(rank);
+      for (int const rank : busy) fold(rank, round);
       merge_returned();
-      for (int const rank : folding) finish(rank, round);
+      for (int const rank : busy) finish(rank, round);
       returned_ = std::exchange(returning_, {});
       plan_.end_round();
     }
@@ -91,23 +98,25 @@ class HeadMesh {
     return *std::ranges::find(blocks, slice, [&](BlockId id) { return plan_.block(id).slice; });
   }
 
+  [[nodiscard]] bool writes_either(int from, int to) const { return plan_.writes(from) || plan_.writes(to); }
   /// Whether more matters of a transfer than its time: rows go back where they came from.
   template <class Held>
   [[nodiscard]] bool moves(int from, int to) const {
-    return std::is_same_v<Held, Row> || plan_.writes(from) || plan_.writes(to);
+    return std::is_same_v<Held, Row> || writes_either(from, to);
   }
-  /// Whether what a rank has of its own group goes to any that is written.
+  /// Whether what a rank has of its own group is known to any that is written.
   template <class Held>
   [[nodiscard]] bool sends(int rank) const {
-    return std::is_same_v<Held, Row> || place_.below(rank);
+    return std::is_same_v<Held, Row> ? place_.along(rank) : place_.below(rank);
   }
 
   /// Gathers arrivals, in the order of their rounds, into new blocks; alone, an arrival is its own block.
   template <class Held>
   void hold(std::vector<Arrival> const& arrivals, int rank, bool own, std::vector<Held>& held) {
     HeadRange const heads = heads_of(rank);
-    bool const named = own ? sends<Held>(rank) : std::is_same_v<Held, Row> || plan_.writes(rank);
-    auto const [gatherings, taken_by] = gather(arrivals);
+    bool const named = own ? sends<Held>(rank) : plan_.writes(rank);
+    gather(arrivals, gathered_);
+    auto const& [gatherings, taken_by] = gathered_;
     std::size_t const before = held.size();
     held.reserve(before + gatherings.size());
     for (Gathering const& gathering : gatherings) {
@@ -126,12 +135,11 @@ class HeadMesh {
     for (std::size_t i = 0; i < arrivals.size(); ++i) {
       if (moves<Held>(arrivals[i].from, rank)) held[before + taken_by[i]].arrivals.push_back(arrivals[i]);
     }
-  }
-
-  void list_slices() {
-    q_slices_ = joined(layouts_.q, u_);
-    kv_slices_ = layouts_.q == layouts_.kv ? q_slices_ : joined(layouts_.kv, u_);
-    row_q_slices_ = joined(layouts_.q, grid_.a * u_);
+    for (std::size_t i = before; i < held.size(); ++i) {
+      if (held[i].arrivals.empty()) continue;
+      if (due_.size() < held[i].ready) due_.resize(held[i].ready);
+      due_[held[i].ready - 1].push_back({rank, std::is_same_v<Held, Row>, i});  // they are of one round
+    }
   }
 
   /// Of what the mesh moves, what comes to ranks that are written, and the states that go back for it.
@@ -192,7 +200,7 @@ class HeadMesh {
         });
         exchange(rank, q, at(rank).rows);
       }
-      if (place_.above(rank)) exchange(rank, kv, at(rank).columns);
+      if (place_.followed(rank) || place_.below(rank)) exchange(rank, kv, at(rank).columns);
     }
   }
 
@@ -217,7 +225,7 @@ class HeadMesh {
     }
     arrivals_.clear();
     for_each_source(rank, [&](std::size_t round, int from) {
-      bool const named = place_.followed(rank) && moves<Held>(from, rank);
+      bool const named = writes_either(from, rank);
       for (Slice const slice : slices[static_cast<std::size_t>(from)]) {
         arrivals_.push_back({.round = round,
                              .from = from,
@@ -229,42 +237,48 @@ class HeadMesh {
     hold(arrivals_, rank, true, held);
   }
 
-  [[nodiscard]] bool meets_keys(int rank, Slice q) const {
+  [[nodiscard]] bool meets_keys(int rank, Slice q) {
     for (int row = 0; row < grid_.b; ++row) {
-      auto const keys = kv_slices_[static_cast<std::size_t>(row * grid_.a + place_.column_of(rank))];
+      auto const keys = kv_slices_[row * grid_.a + place_.column_of(rank)];
       if (std::ranges::any_of(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
     }
     return false;
   }
-  [[nodiscard]] bool meets_queries(int rank, Slice kv) const {
-    auto const queries = row_q_slices_[static_cast<std::size_t>(place_.row_of(rank))];
+  [[nodiscard]] bool meets_queries(int rank, Slice kv) {
+    auto const queries = row_q_slices_[place_.row_of(rank)];
     return std::ranges::any_of(queries, [&](Slice q) { return keeps(q, kv); });
   }
 
-  /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece.
+  /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece. Where no rank
+  /// that is written sends or receives keys so, they are those of its source's group, in one.
   template <class Visit>
   void arriving(int rank, MeshStep step, Visit&& visit) {
-    RankPieces& from = at(place_.source(rank, step));
+    int const source = place_.source(rank, step);
+    RankPieces& from = at(source);
     if (step.queries) {
       for (std::size_t i = 0; i < from.rows.size() && from.rows[i].own; ++i) {
         if (meets_keys(rank, from.rows[i].slice)) visit(from.rows[i], i);
       }
-    } else {
+    } else if (place_.below(rank) || place_.followed(source)) {
       for (std::size_t i = 0; i < from.columns.size() && from.columns[i].own; ++i) {
         if (meets_queries(rank, from.columns[i].slice)) visit(from.columns[i], i);
+      }
+    } else {  // in which round rows have met them is the same however they are cut
+      for (Slice const slice : kv_slices_[place_.group_of(source)]) {
+        if (meets_queries(rank, slice)) visit(Piece{.block = unnamed, .slice = slice}, resting);
       }
     }
   }
 
   /// Whether a step brings anything to a rank.
-  [[nodiscard]] bool brings(int rank, MeshStep step) const {
-    auto const from = static_cast<std::size_t>(place_.group_of(place_.source(rank, step)));
+  [[nodiscard]] bool brings(int rank, MeshStep step) {
+    int const from = place_.group_of(place_.source(rank, step));
     return std::ranges::any_of(step.queries ? q_slices_[from] : kv_slices_[from], [&](Slice slice) {
       return step.queries ? meets_keys(rank, slice) : meets_queries(rank, slice);
     });
   }
   /// The last of the steps that brings anything to any rank, plus 1.
-  [[nodiscard]] std::size_t steps_used(std::vector<MeshStep> const& order) const {
+  [[nodiscard]] std::size_t steps_used(std::vector<MeshStep> const& order) {
     for (std::size_t used = order.size(); used > 0; --used) {
       for (int group = 0; group < place_.groups(); ++group) {
         if (brings(group * u_, order[used - 1])) return used;
@@ -321,21 +335,6 @@ class HeadMesh {
     return std::ranges::all_of(folding, [&](int rank) {
       return std::ranges::all_of(at(rank).rows, [](Row const& row) { return row.finished && !row.leaving; });
     });
-  }
-
-  /// In which round what arrives where.
-  void list_due() {
-    auto const list = [&](Piece const& piece, Due due) {
-      if (piece.arrivals.empty()) return;
-      if (due_.size() < piece.ready) due_.resize(piece.ready);
-      due_[piece.ready - 1].push_back(due);  // its arrivals are of one round
-    };
-    for (int rank = 0; rank < plan_.ranks(); ++rank) {
-      auto const& rows = at(rank).rows;
-      auto const& columns = at(rank).columns;
-      for (std::size_t i = 0; i < rows.size(); ++i) list(rows[i], {rank, true, i});
-      for (std::size_t i = 0; i < columns.size(); ++i) list(columns[i], {rank, false, i});
-    }
   }
 
   void receive(Due due) {
@@ -476,10 +475,11 @@ class HeadMesh {
   PlanBuilder plan_;
   MeshRanks place_;
   std::vector<RankPieces> ranks_;
-  Lists<Slice> q_slices_;  ///< by group, joined where they touch
-  Lists<Slice> kv_slices_;
-  Lists<Slice> row_q_slices_;          ///< by row of the mesh, joined where they touch
+  JoinedSlices q_slices_;  ///< by group
+  JoinedSlices kv_slices_;
+  JoinedSlices row_q_slices_;          ///< by row of the mesh
   std::vector<Arrival> arrivals_;      ///< of the rank at hand
+  Gathered gathered_;                  ///< from them
   std::size_t gathered_by_ = 0;        ///< the round in which everything is where it is folded
   std::vector<std::vector<Due>> due_;  ///< by round
   std::vector<Return> returning_;

@@ -34,6 +34,7 @@ void MeshRanks::list_places() {
 void MeshRanks::mark() {
   std::vector<char> followed(static_cast<std::size_t>(groups()));
   std::vector<char> beside(static_cast<std::size_t>(grid_.b));
+  std::vector<char> along(static_cast<std::size_t>(grid_.b * u_));
   std::vector<char> above(static_cast<std::size_t>(grid_.a));
   std::vector<char> below(static_cast<std::size_t>(grid_.a * u_));
   auto const flag = [](std::vector<char>& flags, int index) -> char& {
@@ -42,11 +43,12 @@ void MeshRanks::mark() {
   for (int const rank : written_) {
     auto const& place = at(rank);
     flag(followed, place.group) = flag(beside, place.row) = flag(above, place.column) = 1;
-    flag(below, place.column * u_ + place.share) = 1;
+    flag(along, place.row * u_ + place.share) = flag(below, place.column * u_ + place.share) = 1;
   }
   for (Place& place : places_) {
     place.followed = flag(followed, place.group) != 0;
     place.beside = flag(beside, place.row) != 0;
+    place.along = flag(along, place.row * u_ + place.share) != 0;
     place.above = flag(above, place.column) != 0;
     place.below = flag(below, place.column * u_ + place.share) != 0;
   }

@@ -34,6 +34,9 @@ class MeshRanks {
   [[nodiscard]] bool followed(int rank) const { return at(rank).followed; }
   /// Ranks in the same row of the mesh: they return states to those that are followed.
   [[nodiscard]] bool beside(int rank) const { return at(rank).beside; }
+  /// Ranks in the same row with the same heads: they get queries from those that are written, or send them
+  /// theirs.
+  [[nodiscard]] bool along(int rank) const { return at(rank).along; }
   /// Ranks in the same column: they send keys to those that are followed.
   [[nodiscard]] bool above(int rank) const { return at(rank).above; }
   /// Ranks in the same column with the same heads: they get keys from those that are written.
@@ -50,6 +53,7 @@ class MeshRanks {
     int share = 0;
     bool followed = false;
     bool beside = false;
+    bool along = false;
     bool above = false;
     bool below = false;
   };

@@ -1,5 +1,8 @@
 // Ring (pass-KV): queries stay; key/value blocks travel from rank to next rank, one hop a round. With few
 // ranks the blocks are cut, and the pieces go round one after the other.
+#include <optional>
+#include <utility>
+
 #include "plait/plan_builder.hpp"
 #include "strategies.hpp"
 
@@ -18,26 +21,34 @@ int hops_needed(PlanBuilder const& plan, int home, BlockId kv) {
   return std::max(0, plan.ranks_that_need(kv).last_around({0, plan.ranks()}, home) - home);
 }
 
-/// The travellers whose homes send them off in the turn of `piece`, by home.
-std::vector<std::vector<Traveller>> travellers(PlanBuilder& plan, Index piece) {
-  std::vector<std::vector<Traveller>> found(static_cast<std::size_t>(plan.ranks()));
-  for (int home = 0; home < plan.ranks(); ++home) {
-    auto& mine = found[static_cast<std::size_t>(home)];
-    mine.reserve(plan.kv_blocks(home, piece).size());
-    for (BlockId const kv : plan.kv_blocks(home, piece)) {
-      mine.push_back({.kv = kv, .hops = hops_needed(plan, home, kv)});
+/// The travellers whose homes send them off in the turn of `piece`.
+class Travellers {
+ public:
+  Travellers(PlanBuilder& plan, Index piece)
+      : plan_(plan), piece_(piece), by_home_(static_cast<std::size_t>(plan.ranks())) {}
+
+  [[nodiscard]] std::vector<Traveller>& of(int home) {
+    auto& mine = by_home_[static_cast<std::size_t>(home)];
+    if (mine) return *mine;
+    mine.emplace();
+    mine->reserve(plan_.kv_blocks(home, piece_).size());
+    for (BlockId const kv : plan_.kv_blocks(home, piece_)) {
+      mine->push_back({.kv = kv, .hops = hops_needed(plan_, home, kv)});
     }
+    return *mine;
   }
-  return found;
-}
+
+ private:
+  PlanBuilder& plan_;
+  Index piece_;
+  std::vector<std::optional<std::vector<Traveller>>> by_home_;  ///< once asked for
+};
 
 /// One round of the travellers that are `hop` hops away from home: fold, and pass on.
-void play(PlanBuilder& plan, std::vector<std::vector<Traveller>>& on_their_way, int hop) {
-  if (on_their_way.empty()) return;
+void play(PlanBuilder& plan, Travellers& on_their_way, int hop) {
   for (int const holder : plan.written_or_before(1)) {
     int const next = (holder + 1) % plan.ranks();
-    auto const home = static_cast<std::size_t>((holder - hop + plan.ranks()) % plan.ranks());
-    for (Traveller& traveller : on_their_way[home]) {
+    for (Traveller& traveller : on_their_way.of((holder - hop + plan.ranks()) % plan.ranks())) {
       if (traveller.hops < hop) continue;
       for (BlockId const q : plan.q_blocks(holder)) {
         if (plan.meet(q, traveller.kv)) plan.fold_at_home(holder, q, traveller.kv, traveller.slot);
@@ -60,17 +71,17 @@ Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view 
   Index const pieces = pieces_to_travel(layouts.kv);
   PlanBuilder plan(problem, layouts, "ring", extent, pieces);
   int const last_hop = plan.ranks() - 1;
-  std::vector<std::vector<Traveller>> arriving;  // of the turn before: they have one fold to go
+  std::optional<Travellers> arriving;  // of the turn before: they have one fold to go
   for (Index piece = 0; piece < pieces; ++piece) {
-    auto on_their_way = travellers(plan, piece);
+    Travellers on_their_way(plan, piece);
     for (int hop = 0; hop < last_hop || hop == 0; ++hop) {
-      if (hop == 0) play(plan, arriving, last_hop);
+      if (hop == 0 && arriving) play(plan, *arriving, last_hop);
       play(plan, on_their_way, hop);
       plan.end_round();
     }
-    if (last_hop > 0) arriving = std::move(on_their_way);
+    if (last_hop > 0) arriving.emplace(std::move(on_their_way));
   }
-  play(plan, arriving, last_hop);
+  if (arriving) play(plan, *arriving, last_hop);
   plan.end_round();
   return std::move(plan).finish_at_home();
 }

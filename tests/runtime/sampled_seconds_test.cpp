@@ -34,6 +34,27 @@ TEST(SampledSeconds, IsNeverMoreThanThePlanTakes) {
   }
 }
 
+/// What more ranks tell is no less: so a few of them are enough to give up an estimate that is too high.
+TEST(SampledSeconds, OnlyGrowWithMoreRanks) {
+  test::Random random(test::seed_or(11));
+  constexpr int count = 16;
+  for (int round = 0; round < 100; ++round) {
+    Index const n = test::uniform(random, 0, 600);
+    Shape const shape{.q_tokens = n, .kv_tokens = n, .q_heads = 8, .kv_heads = 4, .dtype = DType::bf16};
+    Problem const problem{.shape = shape, .mask = test::random_mask(random, n, n), .scale = 1.0};
+    Layouts const layouts = test::random_layouts(random, problem.mask, count);
+    Machine const machine = test::random_machine(random, count);
+    std::array const few = {3, 8};
+    std::array const more = {0, 3, 8, 9, 15};
+    for (std::string const& strategy : test::all_variants(problem, layouts)) {
+      auto const some = sampled_seconds(make_plan(problem, layouts, strategy, few), few, machine);
+      auto const all = sampled_seconds(make_plan(problem, layouts, strategy, more), more, machine);
+      ASSERT_LE(some.least, all.least * (1 + 1e-9)) << strategy;
+      ASSERT_LE(some.lockstep, all.lockstep * (1 + 1e-9)) << strategy;
+    }
+  }
+}
+
 /// A ring of equal ranks that never wait for each other takes as long as one rank's program.
 TEST(SampledSeconds, IsTheTimeOfAProgramThatNeverWaits) {
   Problem const problem = test::full_problem();

@@ -81,8 +81,8 @@ struct Choice {
 /// Weigh::all finds. A plan with which more than `steps_to_weigh` would have been weighed is
 /// not: the programs of a few ranks stand for it, for its memory and its bytes too, and its time is estimated
 /// as the geometric mean of what the slowest of them takes alone and of what they take in lockstep
-/// (SampledSeconds; bench/results/planning.md: how well that chooses). A candidate without rivals is always
-/// weighed.
+/// (SampledSeconds; bench/results/planning.md: how well that chooses), unless some of them tell that it will
+/// be too high. A candidate without rivals is always weighed.
 /// @param reduce  Reduce::native weighs only plans whose states meet in MPI's own reduction; those are not
 /// weighed otherwise
 /// @returns the whole plan
