@@ -1,6 +1,7 @@
 // One rank's memory for one plan: an arena for its slots, and blocks seen as tensors, states and regions.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -32,8 +33,10 @@ class PlanMemory {
   [[nodiscard]] std::vector<Region> pieces(BlockId id, SlotId slot, BlockId whole) const;
 
   [[nodiscard]] std::uint64_t slots_bytes() const { return arena_->bytes(); }
-  /// Keeps the slots alive, also beyond this object.
-  [[nodiscard]] std::shared_ptr<void> keep_alive() const { return arena_; }
+  /// Keeps all that was allocated alive, also beyond this object.
+  [[nodiscard]] std::shared_ptr<void> keep_alive() const {
+    return std::make_shared<std::array<std::shared_ptr<DeviceMemory>, 2>>(std::array{arena_, spare_lse_});
+  }
 
  private:
   /// A block of an input or output: part of the `resting` tensor, or dense in a slot after so many bytes.
@@ -53,7 +56,7 @@ class PlanMemory {
   int rank_;
   Index local_queries_;
   LocalTensors tensors_;
-  std::unique_ptr<DeviceMemory> spare_lse_;  ///< for lse that arrives where the caller wants none
+  std::shared_ptr<DeviceMemory> spare_lse_;  ///< for lse that arrives where the caller wants none
   std::vector<std::size_t> offsets_;
   std::shared_ptr<DeviceMemory> arena_;
 };

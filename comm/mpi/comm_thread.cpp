@@ -104,12 +104,6 @@ World::CommThread::~CommThread() {
   free(control_);
   free(communicator_);
   stop();
-  // Requests of failed and unfinished operations may be pending for ever, and MPI may still write to their
-  // memory: leak it on purpose.
-  if (!failed_.empty()) {
-    (void)liveness_.release();
-    (void)new std::vector<std::shared_ptr<Operation>>(std::move(failed_));
-  }
 }
 
 void World::CommThread::stop() {
@@ -119,6 +113,11 @@ void World::CommThread::stop() {
   }
   wake_.notify_one();
   thread_.join();
+  // Requests of failed and unfinished operations may be pending for ever, and MPI may still write to their
+  // memory: leak it on purpose.
+  if (failed_.empty()) return;
+  (void)liveness_.release();
+  (void)new std::vector<std::shared_ptr<Operation>>(std::move(failed_));
 }
 
 void World::CommThread::submit(std::shared_ptr<Operation> operation) {
@@ -133,6 +132,11 @@ void World::CommThread::run(std::shared_ptr<Operation> const& operation) {
   std::future<void> done = operation->future();
   submit(operation);
   done.get();
+}
+
+void World::CommThread::abandon(Operation& operation, std::future<void> const& done) {
+  operation.abandoned_ = true;
+  done.wait();
 }
 
 MPI_Comm World::CommThread::duplicate(MPI_Comm parent) {
@@ -157,6 +161,7 @@ bool World::CommThread::poll(std::vector<std::shared_ptr<Operation>>& active) {
   bool moved = liveness_ && liveness_->poll();
   std::erase_if(active, [&](std::shared_ptr<Operation> const& operation) {
     try {
+      if (operation->abandoned_) throw CommError("an operation was abandoned");
       Operation::Status const status = operation->poll();
       moved = moved || status != Operation::Status::idle;
       if (status != Operation::Status::done) return false;
@@ -177,12 +182,13 @@ bool World::CommThread::poll(std::vector<std::shared_ptr<Operation>>& active) {
 void World::CommThread::loop() {
   prefer_this_thread();
   std::vector<std::shared_ptr<Operation>> active;
+  constexpr int most_idle = 1000;  // from here on the pause is the longest; a world may be idle for months
   for (int idle = 0;;) {
     {
       std::unique_lock lock(mutex_);
       auto const pause = back_off(idle, !active.empty());
       if (submitted_.empty() && !stop_ && pause > 0us) wake_.wait_for(lock, pause);
-      if (stop_) {  // what is unfinished stays as it is: see the destructor
+      if (stop_) {  // what is unfinished stays as it is: see stop
         failed_.insert(failed_.end(), active.begin(), active.end());
         return;
       }
@@ -193,7 +199,7 @@ void World::CommThread::loop() {
     if (poll(active)) {
       idle = 0;
     } else {
-      ++idle;
+      idle = std::min(idle + 1, most_idle);
       std::this_thread::yield();
     }
   }

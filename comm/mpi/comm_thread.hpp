@@ -31,6 +31,7 @@ class Operation {
  private:
   friend class World::CommThread;
   std::promise<void> promise_;
+  std::atomic<bool> abandoned_ = false;
 };
 
 class World::CommThread {
@@ -45,6 +46,9 @@ class World::CommThread {
   void submit(std::shared_ptr<Operation> operation);
   /// Hands it over and waits for its end. Rethrows its failure.
   void run(std::shared_ptr<Operation> const& operation);
+  /// Returns when the operation is not polled any more; unless it had just ended, it counts as failed. `done`
+  /// is its future.
+  static void abandon(Operation& operation, std::future<void> const& done);
   /// A communicator of its own, like the world's. Collective. @throws PeerLost
   [[nodiscard]] MPI_Comm duplicate(MPI_Comm parent);
   /// Frees a communicator, unless an operation has failed: then its requests may be pending.
@@ -59,6 +63,7 @@ class World::CommThread {
   [[nodiscard]] Liveness& liveness() { return *liveness_; }
 
  private:
+  /// Ends the thread. Keeps for ever what MPI may still write to.
   void stop();
   void loop();
   /// Keeps the operation, and hands the exception in flight to whoever waits for it.

@@ -36,7 +36,17 @@ void Liveness::send(int peer, int tag) {
       MPI_Isend(&sign_of_life, 1, MPI_CHAR, peer, tag, control_, &sends_.emplace_back(MPI_REQUEST_NULL)));
 }
 
-bool Liveness::poll() {
+bool Liveness::poll() noexcept {
+  if (failure_) return false;
+  try {
+    return answer();
+  } catch (...) {
+    failure_ = std::current_exception();
+    return false;
+  }
+}
+
+bool Liveness::answer() {
   std::erase_if(sends_, [](MPI_Request& request) {
     int done = 0;
     check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
@@ -53,6 +63,7 @@ bool Liveness::poll() {
 }
 
 void Liveness::ask(int peer) {
+  if (failure_) std::rethrow_exception(failure_);
   auto const now = Clock::now();
   auto& asked = asked_[static_cast<std::size_t>(peer)];
   if (now - asked < timeout_ / 8) return;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <exception>
 #include <optional>
 #include <span>
 #include <vector>
@@ -24,9 +25,10 @@ class Liveness {
   Liveness(Liveness const&) = delete;
   Liveness& operator=(Liveness const&) = delete;
 
-  /// Answers what was asked; returns whether anything was.
-  bool poll();
-  /// Asks `peer` for a sign of life, at most once in a while.
+  /// Answers what was asked; returns whether anything was. Throws nothing, for it serves no operation in
+  /// particular: an error ends it, and is told by `ask`.
+  bool poll() noexcept;
+  /// Asks `peer` for a sign of life, at most once in a while. @throws CommError also what poll met with
   void ask(int peer);
   /// When `peer` last answered; the clock's epoch if never.
   [[nodiscard]] Clock::time_point last_heard(int peer) const {
@@ -35,6 +37,7 @@ class Liveness {
   [[nodiscard]] std::chrono::milliseconds timeout() const { return timeout_; }
 
  private:
+  bool answer();
   void post_receive();
   void send(int peer, int tag);
 
@@ -45,6 +48,7 @@ class Liveness {
   std::vector<MPI_Request> sends_;
   std::vector<Clock::time_point> asked_;
   std::vector<Clock::time_point> heard_;
+  std::exception_ptr failure_;
 };
 
 /// How long one wait may go on. A peer is given up when it has been silent for the timeout: nothing of the

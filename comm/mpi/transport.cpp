@@ -27,7 +27,12 @@ class MpiTransport : public Transport {
     naming_.block = [](std::uint64_t block) { return fmt::format("block {}", block); };
   }
 
-  ~MpiTransport() override { world_.thread().free(communicator_); }
+  /// An exchange that was not finished, because something else failed meanwhile, is polled no more: it would
+  /// call names of blocks that the caller takes down next.
+  ~MpiTransport() override {
+    if (current_) World::CommThread::abandon(*current_, done_);
+    world_.thread().free(communicator_);
+  }
 
   std::string describe() const override { return "mpi"; }
 

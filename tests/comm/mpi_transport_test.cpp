@@ -1,11 +1,13 @@
 // The MPI transport: what arrives is what was sent, and what is not as it should be is told.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <future>
 #include <random>
 #include <thread>
 
+#include "liveness.hpp"
 #include "plait/comm_error.hpp"
 #include "transport.hpp"
 #include "transport_case.hpp"
@@ -176,6 +178,26 @@ TEST(MpiTransport, APeerThatNeverSendsIsNamed) {
   }
   // Others may still be in their wait, and count on answers.
   std::this_thread::sleep_for(1s);
+}
+
+/// What an exchange would say of a lost peer it says in its caller's words: which are gone once the caller
+/// is.
+TEST(MpiTransport, AnExchangeThatIsNotFinishedCallsNobody) {
+  constexpr auto timeout = 50ms;
+  std::atomic<int> calls = 0;
+  World world(MPI_COMM_SELF, {.timeout = timeout});
+  auto const memory = std::make_shared<Bytes>(64);
+  {
+    auto const transport = make_mpi_transport(world);
+    transport->name_blocks([&](std::uint64_t) {
+      ++calls;
+      return "a block";
+    });
+    transport->start({.round = 1, .sends = {}, .receives = {{0, 5, {{memory->data(), 64}}}}}, memory);
+  }
+  std::this_thread::sleep_for((Patience::patience + 6) * timeout);
+  EXPECT_EQ(calls, 0);
+  EXPECT_GT(memory.use_count(), 1) << "the receive is still posted";
 }
 
 /// (sum, product modulo 2^64) of pairs of numbers: an operator that no MPI knows.

@@ -5,11 +5,22 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <set>
 #include <thread>
 
 #include "liveness.hpp"
 #include "plait/comm_error.hpp"
+
+namespace {
+std::atomic<bool> signs_of_life_fail = false;
+}
+
+/// In place of MPI's: what asks for a status is the receive of signs of life.
+extern "C" int MPI_Test(MPI_Request* request, int* flag, MPI_Status* status) {
+  if (signs_of_life_fail && status != MPI_STATUS_IGNORE) return MPI_ERR_OTHER;
+  return PMPI_Test(request, flag, status);
+}
 
 namespace plait {
 namespace {
@@ -107,6 +118,23 @@ TEST(World, ARankThatNeverComesIsNamed) {
     EXPECT_NE(message.find("is alive but has not taken part"), std::string::npos) << message;
   }
   EXPECT_LT(Clock::now() - start, 10s);
+}
+
+/// Nobody waits for the answers to questions, so an error there is told to who waits for the silent peer.
+TEST(World, AnErrorOfASignOfLifeEndsTheWait) {
+  World world(MPI_COMM_WORLD, {.timeout = 400ms});
+  if (world.size() == 1) return;  // no one to ask
+  world.barrier("before");
+  signs_of_life_fail = true;
+  if (world.rank() == world.size() - 1) std::this_thread::sleep_for(1s);
+  try {
+    world.barrier("a test");
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (CommError const& error) {
+    EXPECT_EQ(std::string(error.what()).rfind("MPI: ", 0), 0u) << error.what();
+  }
+  std::this_thread::sleep_for(1s);  // the last rank may have been late
+  signs_of_life_fail = false;
 }
 
 double cpu_seconds() {
