@@ -126,7 +126,6 @@ ExchangeOperation::ExchangeOperation(World::CommThread& thread, MPI_Comm communi
 void ExchangeOperation::start() {
   started_ = true;
   start_ = std::chrono::steady_clock::now();
-  taken_up_.set_value();
   patience_.progress();
   for (auto* streams : {&receives_, &sends_}) {
     for (MessageStream& stream : *streams) stream.post(communicator_, chunk_bytes_, requests_, owners_);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <future>
 #include <string>
 #include <vector>
 
@@ -76,8 +75,6 @@ class ExchangeOperation : public Operation {
                     Exchange exchange, Sequences& sequences, Naming naming, std::shared_ptr<void> keep_alive);
   Status poll() override;
 
-  /// Ready when the communication thread is about to post the messages. Taken once.
-  [[nodiscard]] std::future<void> taken_up() { return taken_up_.get_future(); }
   /// After the end.
   [[nodiscard]] std::vector<Flight> flights() const;
   void add_traffic(Traffic& traffic) const;
@@ -96,7 +93,6 @@ class ExchangeOperation : public Operation {
   std::shared_ptr<void> keep_alive_;
   Patience patience_;
   bool started_ = false;
-  std::promise<void> taken_up_;
   std::chrono::steady_clock::time_point start_;
   std::vector<MessageStream> receives_;
   std::vector<MessageStream> sends_;

@@ -41,11 +41,7 @@ class MpiTransport : public Transport {
         std::make_shared<ExchangeOperation>(world_.thread(), communicator_, chunk_bytes_, std::move(exchange),
                                             sequences_, naming_, std::move(keep_alive));
     done_ = current_->future();
-    std::future<void> const taken_up = current_->taken_up();
     world_.thread().submit(current_);
-    // Where all cores fold, the system lets the communication thread begin only when a fold's thread sleeps,
-    // or at its next tick, which is milliseconds away. So this one does.
-    taken_up.wait();
   }
 
   void finish() override {

@@ -84,7 +84,7 @@ class Transport {
   /// How errors call a block ("kv [0, 512) of rank 3"); default "block N". Set before the first start.
   virtual void name_blocks(std::function<std::string(std::uint64_t)> namer) = 0;
 
-  /// Starts a round's messages and returns before they have moved; receives are posted before sends. One exchange at a time.
+  /// Starts a round's messages and returns at once; receives are posted before sends. One exchange at a time.
   /// It follows all work queued before; the regions must stay untouched by the host until finish returns.
   /// `keep_alive` (may be null) is held until no request can touch them any more, also after a failure.
   virtual void start(Exchange exchange, std::shared_ptr<void> keep_alive) = 0;
