@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <deque>
 #include <iterator>
@@ -129,6 +130,7 @@ class Calibrator {
   void measure_crowd();
   void measure_links();
   void measure_level(std::string const& name, std::vector<Peers> const& patterns, double seconds, Link& link);
+  void measure_buffer(std::string const& name, int peer, Link& link);
   void measure_port(double seconds);
   void measure_host();
   void fit_plans();
@@ -281,6 +283,30 @@ void Calibrator::measure_level(std::string const& name, std::vector<Peers> const
   }
 }
 
+/// What rank 0 may send ahead of a rank that comes later. Not explained: what a sender's own part of it takes
+/// is among what bytes cost the cores, measured with the host.
+void Calibrator::measure_buffer(std::string const& name, int peer, Link& link) {
+  if (kind_ == DeviceKind::cuda) return;
+  constexpr double late_seconds = 20e-3;
+  constexpr std::array sizes = {16 * kibi, 128 * kibi, 512 * kibi, 2 * mebi, 4 * mebi, 8 * mebi};
+  std::deque<ExchangeBench> benches;
+  std::vector<Sample> samples;
+  job_.together("preparing messages", [&] {
+    for (std::size_t const bytes : sizes) {
+      benches.emplace_back(*device_, *transport_, one_way(job_.world().rank(), peer), 1, bytes);
+    }
+  });
+  for (ExchangeBench& bench : benches) {
+    samples.push_back({[&bench](int) { return bench.with_late_receiver(late_seconds); }, 0.0});
+  }
+  std::vector<double> const means = sampler_.first_means(samples, 0.0);
+  std::vector<TimedSend> sends;
+  for (std::size_t i = 0; i < sizes.size(); ++i) sends.push_back({static_cast<double>(sizes[i]), means[i]});
+  link.buffer_bytes = fit_buffer(sends, late_seconds, link);
+  note("{}: a sender goes on with up to {} under way", name,
+       format_bytes(static_cast<std::uint64_t>(link.buffer_bytes)));
+}
+
 void Calibrator::measure_links() {
   int const rank = job_.world().rank();
   Machine& machine = result_.machine;
@@ -293,6 +319,7 @@ void Calibrator::measure_links() {
       patterns.push_back(within_host(topology_, rank, k));
     }
     measure_level("within a host", patterns, seconds, machine.node);
+    measure_buffer("within a host", 1, machine.node);
   }
   if (several_hosts()) {
     std::vector<Peers> patterns;
@@ -300,6 +327,7 @@ void Calibrator::measure_links() {
       patterns.push_back(between_hosts(topology_, rank, k, Senders::one_per_host));
     }
     measure_level("between hosts", patterns, seconds, machine.network);
+    measure_buffer("between hosts", topology_.ranks_per_host, machine.network);
   }
   if (several_hosts() && several_ranks_per_host()) {
     measure_port(seconds);

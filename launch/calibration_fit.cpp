@@ -293,6 +293,14 @@ Link fit_link(std::span<TimedExchange const> exchanges) {
   return {.latency_seconds = x[0], .bytes_per_second = inverse(x[2]), .message_seconds = x[1]};
 }
 
+double fit_buffer(std::span<TimedSend const> sends, double late_seconds, Link const& link) {
+  double most = 0.0;
+  for (auto const& [bytes, seconds] : sends) {
+    if (seconds < late_seconds / 2) most = std::max(most, bytes - seconds * link.bytes_per_second);
+  }
+  return most;
+}
+
 double worst_error(std::span<TimedFold const> folds, Machine const& machine) {
   double worst = 0.0;
   for (TimedFold const& fold : folds) {

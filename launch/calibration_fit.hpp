@@ -96,6 +96,15 @@ struct Speeds {
 /// be told from infinity is 1e15 bytes/s.
 [[nodiscard]] Link fit_link(std::span<TimedExchange const> exchanges);
 
+/// One message, timed by its sender alone.
+struct TimedSend {
+  double bytes = 0.0;
+  double seconds = 0.0;  ///< until the sender may go on
+};
+/// Link::buffer_bytes: the most that sends had handed over and their link could not yet have carried, of
+/// those that ended before `late_seconds` / 2, though their receiver began so much later than they did.
+[[nodiscard]] double fit_buffer(std::span<TimedSend const> sends, double late_seconds, Link const& link);
+
 /// Largest |predicted / measured − 1|.
 [[nodiscard]] double worst_error(std::span<TimedFold const> folds, Machine const& machine);
 [[nodiscard]] double worst_error(std::span<TimedMerge const> merges, Machine const& machine);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "exit_code.hpp"
 
@@ -66,10 +67,15 @@ Peers between_hosts(Topology const& topology, int rank, int k, Senders senders) 
   return {.to = (rank + shift) % ranks, .from = (rank - shift + ranks) % ranks};
 }
 
+Peers one_way(int rank, int to) {
+  if (rank == 0) return {.to = to, .from = -1};
+  return {.to = -1, .from = rank == to ? 0 : -1};
+}
+
 ExchangeBench::ExchangeBench(Device& device, Transport& transport, Peers const& peers, int messages,
                              std::size_t bytes)
     : device_(device), transport_(transport), peers_(peers), messages_(messages), bytes_(bytes) {
-  if (peers.to < 0) return;
+  if (!takes_part()) return;
   std::vector<std::byte> const numbers(
       2 * std::max<std::size_t>(1, bytes * static_cast<std::size_t>(messages)), std::byte{0x3c});
   memory_ = device.allocate(numbers.size());
@@ -82,20 +88,38 @@ Exchange ExchangeBench::exchange() const {
   for (int i = 0; i < messages_; ++i) {
     std::size_t const at = bytes_ * static_cast<std::size_t>(i);
     auto const block = static_cast<std::uint64_t>(i);
-    exchange.sends.push_back({.peer = peers_.to, .block = block, .pieces = {{memory_->data() + at, bytes_}}});
-    exchange.receives.push_back({.peer = peers_.from, .block = block, .pieces = {{into + at, bytes_}}});
+    if (peers_.to >= 0) {
+      exchange.sends.push_back(
+          {.peer = peers_.to, .block = block, .pieces = {{memory_->data() + at, bytes_}}});
+    }
+    if (peers_.from >= 0) {
+      exchange.receives.push_back({.peer = peers_.from, .block = block, .pieces = {{into + at, bytes_}}});
+    }
   }
   return exchange;
 }
 
 double ExchangeBench::operator()(int times) {
-  if (peers_.to < 0) return 0.0;
+  if (!takes_part()) return 0.0;
   auto const start = Clock::now();
   for (int i = 0; i < times; ++i) {
     transport_.start(exchange(), memory_);
     transport_.finish();
   }
   transport_.complete("an exchange that is timed");
+  device_.synchronize();
+  double const seconds = since(start);
+  (void)transport_.take_flights();
+  return seconds;
+}
+
+double ExchangeBench::with_late_receiver(double late_seconds) {
+  if (!takes_part()) return 0.0;
+  auto const start = Clock::now();
+  if (peers_.to < 0) std::this_thread::sleep_for(std::chrono::duration<double>(late_seconds));
+  transport_.start(exchange(), memory_);
+  transport_.finish();
+  transport_.complete("a message that is timed");
   device_.synchronize();
   double const seconds = since(start);
   (void)transport_.take_flights();

@@ -28,7 +28,7 @@ using KernelName = std::array<char, 64>;
 /// Whether all are one name.
 [[nodiscard]] bool same_kernel(std::span<KernelName const> names);
 
-/// Whom a rank sends to and receives from; −1 if it takes no part.
+/// Whom a rank sends to and receives from; −1: nobody.
 struct Peers {
   int to = -1;
   int from = -1;
@@ -40,6 +40,9 @@ struct Peers {
 enum class Senders : std::uint8_t { all, one_per_host };
 [[nodiscard]] Peers between_hosts(Topology const& topology, int rank, int k, Senders senders);
 
+/// From rank 0 to rank `to`, one way.
+[[nodiscard]] Peers one_way(int rank, int to);
+
 /// One exchange of equal messages, sending and receiving at once, as a round of a plan does it. `device` and
 /// `transport` outlive it.
 class ExchangeBench {
@@ -49,10 +52,13 @@ class ExchangeBench {
 
   /// Seconds for so many exchanges, one after the other. @throws PeerLost, CommError
   double operator()(int times);
+  /// Seconds for one exchange in which a rank that only receives begins so much later.
+  double with_late_receiver(double late_seconds);
   /// Seconds for so many rounds of a plan: a fold while the exchange is under way, and its end.
   double while_folding(FoldBench& fold, int times);
 
  private:
+  [[nodiscard]] bool takes_part() const { return peers_.to >= 0 || peers_.from >= 0; }
   [[nodiscard]] Exchange exchange() const;
 
   Device& device_;

@@ -28,23 +28,23 @@ TensorInfo const& attention_tensor(TensorReader const& input, std::string_view n
   return tensor;
 }
 
-std::vector<std::byte> read_share(TensorReader const& input, std::string_view name,
-                                  std::vector<Slice> const& slices) {
+HostVector<std::byte> read_share(TensorReader const& input, std::string_view name,
+                                 std::vector<Slice> const& slices) {
   TensorInfo const& tensor = input.tensor(name);
-  std::vector<std::byte> share(rows_bytes(tensor, 1, slices, input.path().string()));
+  HostVector<std::byte> share(rows_bytes(tensor, 1, slices, input.path().string()));
   input.read_rows(tensor, 1, slices, share);
   return share;
 }
 
 enum class Input : std::uint8_t { q, k, v };
 
-std::vector<std::byte> random_share(Shape const& shape, Input which, Layout const& layout, int rank,
-                                    int threads) {
+HostVector<std::byte> random_share(Shape const& shape, Input which, Layout const& layout, int rank,
+                                   int threads) {
   Index const heads = which == Input::q ? shape.q_heads : shape.kv_heads;
   Index const dim = which == Input::v ? shape.value_dim : shape.head_dim;
   Index const elements = shape.batch * layout.tokens(rank) * heads * dim;
   RandomTensor const random(static_cast<std::uint64_t>(rank), static_cast<std::uint64_t>(which));
-  std::vector<std::byte> share(static_cast<std::size_t>(elements) * size_bytes(shape.dtype));
+  HostVector<std::byte> share(static_cast<std::size_t>(elements) * size_bytes(shape.dtype));
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (Index i = 0; i < elements; ++i) {
     store(shape.dtype, share.data(), i, static_cast<float>(random.uniform(static_cast<std::uint64_t>(i))));
@@ -86,8 +86,8 @@ RankTensors::RankTensors(Plan const& plan, int rank, int threads)
                   random_share(plan.problem.shape, Input::k, plan.layouts.kv, rank, threads),
                   random_share(plan.problem.shape, Input::v, plan.layouts.kv, rank, threads)) {}
 
-RankTensors::RankTensors(Plan const& plan, int rank, std::vector<std::byte> q, std::vector<std::byte> k,
-                         std::vector<std::byte> v)
+RankTensors::RankTensors(Plan const& plan, int rank, HostVector<std::byte> q, HostVector<std::byte> k,
+                         HostVector<std::byte> v)
     : shape_(plan.problem.shape),
       q_slices_(plan.layouts.q.slices(rank)),
       q_rows_(plan.layouts.q.tokens(rank)),
@@ -112,7 +112,7 @@ TensorView RankTensors::out() const {
 void RankTensors::place(Device& device) {
   if (device.stream() == nullptr) return;
   device_ = &device;
-  auto const copy = [&](std::vector<std::byte> const& from) {
+  auto const copy = [&](HostVector<std::byte> const& from) {
     auto memory = device.allocate(from.size());
     device.upload(from, memory->data());
     return memory;

@@ -6,6 +6,7 @@
 
 #include "job.hpp"
 #include "plait/attention.hpp"
+#include "plait/host_memory.hpp"
 #include "tensor_file.hpp"
 
 namespace plait {
@@ -38,18 +39,18 @@ class RankTensors {
   void write(Job const& job, std::string const& path);
 
  private:
-  RankTensors(Plan const& plan, int rank, std::vector<std::byte> q, std::vector<std::byte> k,
-              std::vector<std::byte> v);
+  RankTensors(Plan const& plan, int rank, HostVector<std::byte> q, HostVector<std::byte> k,
+              HostVector<std::byte> v);
 
   Shape shape_;
   std::vector<Slice> q_slices_;
   Index q_rows_ = 0;
   Index kv_rows_ = 0;
-  std::vector<std::byte> q_;
-  std::vector<std::byte> k_;
-  std::vector<std::byte> v_;
-  std::vector<std::byte> out_;
-  std::vector<float> lse_;
+  HostVector<std::byte> q_;
+  HostVector<std::byte> k_;
+  HostVector<std::byte> v_;
+  HostVector<std::byte> out_;
+  HostVector<float> lse_;
 
   /// Copies in a device's memory; null where that is the host's.
   struct Placed {

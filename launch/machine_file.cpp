@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <string_view>
 
 #include "file_error.hpp"
 #include "plait/mask.hpp"
@@ -12,6 +13,8 @@ namespace plait {
 namespace {
 
 constexpr int format_version = 1;
+/// Of a link; files from before it was measured have none, and mean 0.
+constexpr std::string_view buffer_bytes = "buffer_bytes";
 
 /// Visits every number of a machine by its name in the file.
 template <class Target, class Visit>
@@ -31,6 +34,7 @@ void for_each_number(Target& machine, Visit&& visit) {
     visit(prefix + "latency_seconds", link->latency_seconds);
     visit(prefix + "bytes_per_second", link->bytes_per_second);
     visit(prefix + "message_seconds", link->message_seconds);
+    visit(prefix + std::string(buffer_bytes), link->buffer_bytes);
   }
   visit("port_bytes_per_second", machine.port_bytes_per_second);
   visit("host_seconds_per_byte", machine.host_seconds_per_byte);
@@ -55,6 +59,7 @@ Machine read_machine(std::string const& path, Json const& json) {
   std::size_t known = 3;  // version, name, sources
   for_each_number(machine, [&](std::string const& name, auto& number) {
     auto const found = json.find(name);
+    if (found == json.end() && name.ends_with(buffer_bytes)) return;
     if (found == json.end()) fail(fmt::format("\"{}\" is missing", name));
     if (!found->is_number()) fail(fmt::format("\"{}\" is {}, it must be a number", name, found->dump()));
     found->get_to(number);

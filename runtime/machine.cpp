@@ -81,6 +81,7 @@ void validate(Machine const& machine) {
     require(name + ".latency_seconds", link.latency_seconds, true);
     require(name + ".bytes_per_second", link.bytes_per_second, false);
     require(name + ".message_seconds", link.message_seconds, true);
+    require(name + ".buffer_bytes", link.buffer_bytes, true);
   }
   require("port_bytes_per_second", machine.port_bytes_per_second, true);
   require("host_seconds_per_byte", machine.host_seconds_per_byte, true);

@@ -43,8 +43,15 @@ class Costs {
   [[nodiscard]] std::size_t node_of(std::size_t rank) const {
     return rank / static_cast<std::size_t>(machine_.ranks_per_node);
   }
+  [[nodiscard]] Link const& link(std::size_t from, std::size_t to) const {
+    return node_of(from) == node_of(to) ? machine_.node : machine_.network;
+  }
   [[nodiscard]] double on_link(BlockId id, Link const& link) const {
     return link.message_seconds + bytes(id) / link.bytes_per_second;
+  }
+  /// Whether the link takes it from its sender whole, though the receiver has not begun the round.
+  [[nodiscard]] bool leaves_early(BlockId id, Link const& link) const {
+    return link.buffer_bytes > 0 && bytes(id) <= link.buffer_bytes;
   }
 
   /// The rank's steps of a round: visit(kind, block, seconds) for each, and last for what moves meanwhile, as
@@ -174,15 +181,14 @@ class Simulator {
       std::size_t turn = 0;
       for (Transfer const& send : plan_.programs[from].round(index).sends) {
         auto const to = static_cast<std::size_t>(send.peer);
-        flights_.push_back({std::max(begun_[from], begun_[to]), turn++, from, to, send.block});
+        flights_.push_back({ready(from, to, send.block), turn++, from, to, send.block});
       }
     }
     for (std::size_t from = 0; from < ranks_; ++from) {
       std::size_t turn = 0;
       for (Reduction const& part : plan_.programs[from].round(index).reductions) {
         auto const to = static_cast<std::size_t>(plan_.block(part.state).home);
-        if (to != from)
-          flights_.push_back({std::max(begun_[from], begun_[to]), turn++, from, to, part.state});
+        if (to != from) flights_.push_back({ready(from, to, part.state), turn++, from, to, part.state});
       }
     }
     slow_links();
@@ -193,6 +199,12 @@ class Simulator {
       result_.exposed_comm_seconds[rank] += now_[rank] - computed_[rank];
     }
     for (std::size_t rank = 0; rank < ranks_; ++rank) merge_reduced(rank, index);
+  }
+
+  /// When a transfer of the round at hand may begin.
+  [[nodiscard]] double ready(std::size_t from, std::size_t to, BlockId block) const {
+    bool const early = costs_.leaves_early(block, costs_.link(from, to));
+    return early ? begun_[from] : std::max(begun_[from], begun_[to]);
   }
 
   /// What each rank's links keep of their speed while it computes in the round at hand. The cores that
@@ -281,7 +293,7 @@ class Simulator {
     std::size_t const source = costs_.node_of(from);
     std::size_t const target = costs_.node_of(to);
     bool const local = source == target;
-    Link const& link = local ? machine_.node : machine_.network;
+    Link const& link = costs_.link(from, to);
     double const size = costs_.bytes(block);
     double const on_link = costs_.on_link(block, link);
     auto const serve = [&](std::vector<Port>& ports, std::size_t rank) {
@@ -297,14 +309,18 @@ class Simulator {
     if (!local) result_.network_bytes[from] += static_cast<std::uint64_t>(size);
     record(Event::Kind::send, from, round, block, static_cast<int>(to), served - on_link, end);
     record(Event::Kind::receive, to, round, block, static_cast<int>(from), served - on_link, end);
-    // It was ready when the later of the two had begun; from then on it was on its way, or waiting for a
-    // link.
-    Spent path = begun_paths_[begun_[from] >= begun_[to] ? from : to];
-    (local ? path.node : path.network) += served - ready;
-    path.latency += link.latency_seconds;
-    for (std::size_t const rank : {from, to}) {
-      if (end <= now_[rank]) continue;
-      now_[rank] = end;
+    // What the link has taken from the sender and not yet sent keeps the receiver alone.
+    double const held =
+        link.buffer_bytes == 0 ? end : std::max(ready, served - link.buffer_bytes / link.bytes_per_second);
+    // It was ready when its sender, or the later of the two, had begun; from then on it was on its way, or
+    // waiting for a link.
+    Spent const begun = begun_paths_[begun_[from] == ready ? from : to];
+    for (auto const& [rank, until] : {std::pair(from, std::min(held, end)), std::pair(to, end)}) {
+      if (until <= now_[rank]) continue;
+      Spent path = begun;
+      (local ? path.node : path.network) += std::min(served, until) - ready;
+      path.latency += std::max(0.0, until - served);
+      now_[rank] = until;
       paths_[rank] = path;
     }
   }
@@ -331,15 +347,24 @@ class Simulator {
   Simulation result_;
 };
 
-/// How long a round takes for a rank whose peers have all begun it: its steps at their fastest, or what
-/// its own end of a link, and its node's port, need for what it sends or receives.
-double least_round_seconds(Plan const& plan, Machine const& machine, Costs const& costs, std::size_t rank,
-                           std::size_t index) {
+/// What a round takes of a rank whose peers have all begun it.
+struct LeastRound {
+  double computing = 0.0;  ///< its steps at their fastest
+  double links = 0.0;      ///< its own end of a link, and its node's port, for what it sends or receives
+  double merging = 0.0;    ///< what has been reduced, after that
+  bool early = false;      ///< whether some of what moves may do so in another round
+
+  [[nodiscard]] double together() const { return std::max(computing, links) + merging; }
+  /// Of this round alone: what moves early may have moved before the round, and may go on after it.
+  [[nodiscard]] double alone() const { return early ? computing + merging : together(); }
+};
+
+LeastRound least_round(Plan const& plan, Machine const& machine, Costs const& costs, std::size_t rank,
+                       std::size_t index) {
   Round const round = plan.programs[rank].round(index);
-  double computing = 0.0;
-  costs.steps(rank, index, [&](Event::Kind, BlockId, double seconds) { computing += seconds; });
-  if (machine.crowd_ranks > 1) computing /= std::max(1.0, machine.alone_speedup);
-  double least = computing;
+  LeastRound least;
+  costs.steps(rank, index, [&](Event::Kind, BlockId, double seconds) { least.computing += seconds; });
+  if (machine.crowd_ranks > 1) least.computing /= std::max(1.0, machine.alone_speedup);
   auto const move = [&](auto const& transfers, auto&& peer_of, auto&& block_of) {
     double on_node = 0.0;
     double on_network = 0.0;
@@ -348,15 +373,16 @@ double least_round_seconds(Plan const& plan, Machine const& machine, Costs const
       auto const peer = static_cast<std::size_t>(peer_of(transfer));
       if (peer == rank) continue;
       bool const local = costs.node_of(rank) == costs.node_of(peer);
-      (local ? on_node : on_network) +=
-          costs.on_link(block_of(transfer), local ? machine.node : machine.network);
+      Link const& link = costs.link(rank, peer);
+      (local ? on_node : on_network) += costs.on_link(block_of(transfer), link);
+      least.early = least.early || link.buffer_bytes > 0;
       if (!local && machine.port_bytes_per_second > 0) {
         on_port += costs.bytes(block_of(transfer)) / machine.port_bytes_per_second;
       }
     }
-    if (on_node > 0) least = std::max(least, on_node + machine.node.latency_seconds);
+    if (on_node > 0) least.links = std::max(least.links, on_node + machine.node.latency_seconds);
     if (on_network > 0) {
-      least = std::max(least, std::max(on_network, on_port) + machine.network.latency_seconds);
+      least.links = std::max(least.links, std::max(on_network, on_port) + machine.network.latency_seconds);
     }
   };
   auto const peer = [](Transfer const& transfer) { return transfer.peer; };
@@ -366,7 +392,7 @@ double least_round_seconds(Plan const& plan, Machine const& machine, Costs const
   move(
       round.reductions, [&](Reduction const& part) { return plan.block(part.state).home; },
       [](Reduction const& part) { return part.state; });
-  for (Reduction const& part : round.reductions) least += costs.reducing_seconds(part);
+  for (Reduction const& part : round.reductions) least.merging += costs.reducing_seconds(part);
   return least;
 }
 
@@ -386,9 +412,9 @@ SampledSeconds sampled_seconds(Plan const& plan, std::span<int const> ranks, Mac
     double alone = 0.0;
     slowest.resize(plan.programs[static_cast<std::size_t>(rank)].rounds());
     for (std::size_t index = 0; index < slowest.size(); ++index) {
-      double const round = least_round_seconds(plan, machine, costs, static_cast<std::size_t>(rank), index);
-      alone += round;
-      slowest[index] = std::max(slowest[index], round);
+      LeastRound const round = least_round(plan, machine, costs, static_cast<std::size_t>(rank), index);
+      alone += round.alone();
+      slowest[index] = std::max(slowest[index], round.together());
     }
     least = std::max(least, alone);
   }
@@ -420,7 +446,7 @@ double LeastSoFar::seconds(Plan const& plan) {
     auto const rank = static_cast<std::size_t>(ranks[i]);
     last = plan.programs[rank].rounds();
     for (std::size_t round = rounds; round < last; ++round) {
-      alone[i] += least_round_seconds(plan, machine, *costs, rank, round);
+      alone[i] += least_round(plan, machine, *costs, rank, round).alone();
     }
     least = std::max(least, alone[i]);
   }

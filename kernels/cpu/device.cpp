@@ -5,25 +5,23 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <numbers>
 #include <utility>
 
 #include "device.hpp"
 #include "fold_work.hpp"
+#include "plait/host_memory.hpp"
 #include "state_row.hpp"
 
 namespace plait {
 namespace {
 
-constexpr std::size_t alignment = 64;
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 class CpuMemory : public DeviceMemory {
  public:
-  explicit CpuMemory(std::size_t bytes)
-      : bytes_(bytes), data_(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment}))) {}
-  ~CpuMemory() override { ::operator delete (data_, std::align_val_t{alignment}); }
+  explicit CpuMemory(std::size_t bytes) : bytes_(bytes), data_(allocate_host(bytes)) {}
+  ~CpuMemory() override { free_host(data_, bytes_); }
   CpuMemory(CpuMemory const&) = delete;
   CpuMemory& operator=(CpuMemory const&) = delete;
 

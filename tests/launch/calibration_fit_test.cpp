@@ -229,6 +229,20 @@ TEST(Fit, TimesWithoutBytesMeanABoundlessRate) {
   EXPECT_NEAR(link.latency_seconds + link.message_seconds, 1e-5, 1e-12);
 }
 
+/// 100 MB/s carry 0.1 MB in 1 ms. A receiver comes 20 ms late: what a sender has handed over within 10 ms is
+/// buffered but for what the link had carried by then; what takes longer waits for the receiver.
+TEST(Fit, ABufferIsWhatASenderHandsOverAheadOfItsLink) {
+  Link const link{.bytes_per_second = 100e6};
+  std::vector<TimedSend> const sends = {{1e5, 0.5e-3}, {1e6, 1e-3}, {4e6, 8e-3}, {8e6, 50e-3}};
+  EXPECT_NEAR(fit_buffer(sends, 20e-3, link), 4e6 - 0.8e6, 1e-3);
+  // With a rendezvous all but small messages wait for the receiver.
+  std::vector<TimedSend> const rendezvous = {{1e4, 0.02e-3}, {1e5, 20.1e-3}, {1e6, 28e-3}};
+  EXPECT_NEAR(fit_buffer(rendezvous, 20e-3, link), 1e4 - 2e3, 1e-3);
+  EXPECT_EQ(fit_buffer(std::span(rendezvous).subspan(1), 20e-3, link), 0.0);
+  // No more than the link has carried by then is no buffer.
+  EXPECT_EQ(fit_buffer(std::vector<TimedSend>{{1e5, 2e-3}}, 20e-3, link), 0.0);
+}
+
 TEST(Fit, RefusesWhatCannotBeFitted) {
   EXPECT_THROW((void)fit_non_negative({}), std::invalid_argument);
   std::vector<Observation> const uneven = {{{1, 2}, 1.0}, {{1}, 1.0}};

@@ -54,6 +54,15 @@ TEST(Topology, RefusesWhatAMachineCannotSay) {
   EXPECT_NE(refusal({0, 1, 0, 1}).find("rank 1 is on host1"), std::string::npos) << refusal({0, 1, 0, 1});
 }
 
+TEST(Topology, OneWayIsFromTheFirstRankToOneOther) {
+  EXPECT_EQ(one_way(0, 2).to, 2);
+  EXPECT_EQ(one_way(0, 2).from, -1);
+  EXPECT_EQ(one_way(2, 2).to, -1);
+  EXPECT_EQ(one_way(2, 2).from, 0);
+  EXPECT_EQ(one_way(1, 2).to, -1);
+  EXPECT_EQ(one_way(1, 2).from, -1);
+}
+
 /// Whom a rank sends to receives from it, within a host or between hosts as asked.
 TEST(Topology, SendersAndReceiversMatch) {
   for (Topology const shape : {Topology{1, 1}, Topology{1, 5}, Topology{2, 1}, Topology{3, 4}}) {

@@ -36,6 +36,8 @@ def check_numbers(machine, ranks):
                 "host_seconds_per_byte", "round_seconds"):
         assert 0 <= machine[key] < 0.1, (key, machine)
     assert machine["port_bytes_per_second"] == 0, machine
+    for level in ("node", "network"):
+        assert 0 <= machine[f"{level}.buffer_bytes"] <= 8 << 20, machine  # of messages of up to so many bytes
 
 
 def check_ends(machine, said):
@@ -61,8 +63,8 @@ def check_file(folder):
     for words in ("2 ranks on 1 host", "f32", "head dimensions 64 and 32", "transport mpi",
                   "those between hosts taken to be the same"):
         assert words in machine["sources"], machine["sources"]
-    for level in ("latency_seconds", "bytes_per_second", "message_seconds"):
-        assert machine[f"node.{level}"] == machine[f"network.{level}"], machine
+    for number in ("latency_seconds", "bytes_per_second", "message_seconds", "buffer_bytes"):
+        assert machine[f"node.{number}"] == machine[f"network.{number}"], machine
     assert "GFLOP/s" in said.stdout and "here" in said.stdout, said.stdout
     check_ends(machine, said)
     assert sorted(os.listdir(folder)) == ["here.json"], "something was left beside the file"

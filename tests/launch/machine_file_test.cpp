@@ -62,6 +62,7 @@ TEST(MachineFile, NumbersKeepAllTheirDigits) {
   machine.ranks_per_node = 7;
   machine.host_seconds_per_byte = 1e-10 / 7;
   machine.network.message_seconds = 1e-6 / 11;
+  machine.network.buffer_bytes = 1e7 / 3;
   Scratch const scratch;
   Machine const read = load_machine(write(scratch, machine_json(machine)));
   EXPECT_EQ(read.name, machine.name);
@@ -69,12 +70,28 @@ TEST(MachineFile, NumbersKeepAllTheirDigits) {
   EXPECT_EQ(read.ranks_per_node, 7);
   EXPECT_EQ(read.host_seconds_per_byte, machine.host_seconds_per_byte);
   EXPECT_EQ(read.network.message_seconds, machine.network.message_seconds);
+  EXPECT_EQ(read.network.buffer_bytes, machine.network.buffer_bytes);
+}
+
+/// Files from before links had them.
+TEST(MachineFile, LinksWithoutBuffersHaveNone) {
+  Machine machine;
+  machine.node.buffer_bytes = 1e6;
+  Json json = machine_json(machine);
+  for (std::string const level : {"node", "network"}) json.erase(level + ".buffer_bytes");
+  Scratch const scratch;
+  Machine const read = load_machine(write(scratch, json));
+  EXPECT_EQ(read.node.buffer_bytes, 0.0);
+  EXPECT_EQ(read.network.buffer_bytes, 0.0);
+  json["node.buffer_bytes"] = "much";
+  std::string const path = write(scratch, json);
+  expect_refused<FileError>(path, {path, "\"node.buffer_bytes\" is \"much\", it must be a number"});
 }
 
 TEST(MachineFile, EveryMissingNumberIsNamed) {
   Json const whole = machine_json({});
   for (auto const& [key, value] : whole.items()) {
-    if (!value.is_number() || key == "plait_machine") continue;
+    if (!value.is_number() || key == "plait_machine" || key.ends_with(".buffer_bytes")) continue;
     Json part = whole;
     part.erase(key);
     Scratch const scratch;

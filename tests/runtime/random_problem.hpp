@@ -82,11 +82,13 @@ inline Layouts random_layouts(Random& random, Mask const& mask, int ranks) {
 inline Machine random_machine(Random& random, int ranks) {
   std::uniform_real_distribution<double> exponent(-3.0, 3.0);
   auto const around = [&](double value) { return value * std::pow(10.0, exponent(random)); };
-  auto const link = [&] {
-    return Link{
-        .latency_seconds = around(1e-5), .bytes_per_second = around(1e8), .message_seconds = around(1e-6)};
-  };
   auto const one_in = [&](Index chances) { return uniform(random, 1, chances) == 1; };
+  auto const link = [&] {
+    return Link{.latency_seconds = around(1e-5),
+                .bytes_per_second = around(1e8),
+                .message_seconds = around(1e-6),
+                .buffer_bytes = one_in(2) ? around(1e4) : 0.0};
+  };
   return {.ranks_per_node = static_cast<int>(uniform(random, 1, ranks)),
           .flops_per_second = around(1e9),
           .fold_seconds = around(1e-6),

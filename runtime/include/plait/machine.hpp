@@ -13,6 +13,10 @@ struct Link {
   double latency_seconds = 20e-6;
   double bytes_per_second = 1e9;
   double message_seconds = 0.0;
+  /// What the system takes from a sender before it has gone (socket buffers, eager protocols): a message of
+  /// at most so many bytes leaves though its receiver has not begun the round, and a sender goes on when no
+  /// more of its bytes than that wait for its end. 0, as on GPUs: both ranks begin, and end, a transfer.
+  double buffer_bytes = 0.0;
 };
 
 /// A rank's fold takes fold_seconds + flops / rate + row bytes / memory_bytes_per_second + key bytes /
