@@ -228,7 +228,8 @@ class FoldCase {
                             .state = state_view(states_.at(step.state)->data(), given_.batch, given_.heads,
                                                 step.q.size(), given_.value_dim),
                             .start = step.start,
-                            .scale = scale()};
+                            .scale = scale(),
+                            .beside_transfers = given_.beside_transfers};
       if (step.finishes) {
         operands.output = Output{.out = dense<void>(out_->data(), given_.dtype, given_.batch, given_.tokens,
                                                     given_.heads, given_.value_dim)

@@ -23,6 +23,7 @@ struct DeviceCase {
   std::string strategy = {};      ///< if given: the folds of all ranks of this plan, one after the other
   std::string layout = "zigzag";  ///< of that plan
   int ranks = 1;                  ///< of that plan
+  bool beside_transfers = false;  ///< folds are told so, and leave room: what that costs
   int repeat = 10;
   int checked_rows = 8;  ///< rows held against the oracle; 0 = none
 };

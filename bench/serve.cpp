@@ -31,6 +31,7 @@ DeviceCase parse_case(Json const& json) {
   given.strategy = json.value("strategy", given.strategy);
   given.layout = json.value("layout", given.layout);
   given.ranks = json.value("ranks", given.ranks);
+  given.beside_transfers = json.value("beside_transfers", given.beside_transfers);
   given.repeat = json.value("repeat", given.repeat);
   given.checked_rows = json.value("checked_rows", given.checked_rows);
   return given;

@@ -97,7 +97,7 @@ RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
       transport_.start(exchange(index), memory_.keep_alive());
     }
     for (Fold const& step : round.folds) {
-      timed(Event::Kind::fold, index, step.kv, [&] { fold(next_fold++); });
+      timed(Event::Kind::fold, index, step.kv, [&] { fold(next_fold++, moves); });
     }
     for (Merge const& step : round.merges) {
       timed(Event::Kind::merge, index, step.state, [&] { merge(step); });
@@ -179,7 +179,7 @@ void Executor::reduce(std::size_t index) {
   }
 }
 
-void Executor::fold(std::size_t index) {
+void Executor::fold(std::size_t index, bool beside_transfers) {
   Fold const& step = program().folds[index];
   auto const finishing = finishing_folds_.find(index);
   bool const finishes = finishing != finishing_folds_.end();
@@ -191,7 +191,8 @@ void Executor::fold(std::size_t index) {
                         .v = memory_.v(step.kv, step.kv_slot).heads_of(heads.begin, heads.end),
                         .state = memory_.state(step.q, step.state),
                         .start = step.start,
-                        .scale = static_cast<float>(plan_.problem.scale)};
+                        .scale = static_cast<float>(plan_.problem.scale),
+                        .beside_transfers = beside_transfers};
   if (finishes) operands.output = memory_.output(finishing->second.out, finishing->second.into);
   device_.fold(*fold_plans_.at({step.q, step.kv, step.start, finishes}), operands);
 }

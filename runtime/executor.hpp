@@ -40,7 +40,7 @@ class Executor {
   /// Which folds finish their rows too: those that are the last to touch the state that a finish reads.
   void find_finishing_folds();
   void prepare(Fold const& step, bool finishes);
-  void fold(std::size_t index);
+  void fold(std::size_t index, bool beside_transfers);
   void merge(Merge const& step);
   void finish(Finish const& step);
   /// Runs, or queues, `work` as an event of `kind` between two marks of the device. Without a timeline,

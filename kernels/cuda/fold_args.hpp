@@ -72,6 +72,8 @@ struct FoldArgs {
   std::int32_t* next_item;      ///< a counter that is 0 before and after each launch
   std::int32_t* finished_ctas;  ///< likewise
   std::int32_t heads_at_once;   ///< query heads that are walked together, so that their K and V stay in L2
+  std::int32_t tiles_per_turn;  ///< after so many tiles a block ends, and another one goes on where nothing
+                                ///< of a higher priority waits for room; 0: it goes on to the last
 
   /// Whether the fold reads or writes the state.
   [[nodiscard]] constexpr bool touches_state() const { return carried || !finishes; }

@@ -135,6 +135,22 @@ TEST_P(CudaFold, BlocksSeenInPart) {
   }
 }
 
+/// More tiles than multiprocessors, each long enough to be a block's only one.
+TEST_P(CudaFold, BlocksThatTakeTurnsBesideTransfers) {
+  for (Index const q_rows : {100, 200}) {  // 200: in pairs, where there are some
+    test::check(*device_, dtype(),
+                {.q_rows = q_rows,
+                 .kv_rows = 24'000,
+                 .q_heads = 150,
+                 .dim = 128,
+                 .value_dim = 128,
+                 .padding_unit = 8,
+                 .oracle_rows = 1,
+                 .beside_transfers = true},
+                {Band{.q = {0, q_rows}, .kv = {0, 24'000}}}, [](Index, Index) { return true; });
+  }
+}
+
 TEST_P(CudaFold, RandomBands) {
   std::mt19937 random(11);
   auto const draw = [&](Index low, Index high) {

@@ -31,6 +31,7 @@ struct Case {
   Index padding_unit = 1;       ///< elements; 1: rows start at any element, 8: at 16 bytes
   Index spare_heads = 0;        ///< heads of the tensors before and after those that are used
   Index oracle_rows = 1 << 20;  ///< at most so many rows are judged, spread over all
+  bool beside_transfers = false;
 };
 
 inline Band full(Case const& shape) {
@@ -172,7 +173,8 @@ struct Tensors {
         out(dtype, shape.batch, shape.q_rows, shape.q_heads, shape.value_dim, 2 * shape.padding_unit,
             shape.spare_heads),
         lse(device, static_cast<std::size_t>(shape.batch * shape.q_heads * shape.q_rows)),
-        scale(1.0f / std::sqrt(static_cast<float>(shape.dim))) {
+        scale(1.0f / std::sqrt(static_cast<float>(shape.dim))),
+        beside_transfers(shape.beside_transfers) {
     std::mt19937 random(seed);
     q.fill(random, shape.spread);
     k.fill(random, shape.spread);
@@ -188,6 +190,7 @@ struct Tensors {
   Padded q, k, v, out;
   Guarded lse;
   float scale;
+  bool beside_transfers;
 };
 
 /// Folds the keys [keys) into the state, or, with an output, finishes the rows too.
@@ -209,7 +212,8 @@ inline std::string fold(Device& device, Tensors const& tensors, std::span<Band c
                       .state = state,
                       .start = start,
                       .scale = tensors.scale,
-                      .output = output});
+                      .output = output,
+                      .beside_transfers = tensors.beside_transfers});
   device.synchronize();  // before the plan goes
   return plan->kernel();
 }

@@ -91,15 +91,15 @@ void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t 
                       .batch_stride = args.out_batch_stride,
                       .row_stride = args.out_row_stride,
                       .head_stride = args.out_head_stride};
-  Maps const maps{
-      .q = tensor_map("q", args.q, type, args.head_dim, args.rows, args.q_heads, args.batch, 64),
-      .k = tensor_map("k", args.k, type, args.head_dim, args.keys, kv_heads, args.batch, C::key_block),
-      .v = tensor_map("v", args.v, type, args.value_dim, args.keys, kv_heads, args.batch, C::key_block),
-      .o = moves && args.touches_state() ? state_map(args) : CUtensorMap{},
-      .out = moves && args.finishes
-                 ? tensor_map("out", out, type, args.value_dim, args.rows, args.q_heads, args.batch, 64)
-                 : CUtensorMap{},
-      .moves_rows = moves};
+  Maps maps{.q = tensor_map("q", args.q, type, args.head_dim, args.rows, args.q_heads, args.batch, 64),
+            .k = tensor_map("k", args.k, type, args.head_dim, args.keys, kv_heads, args.batch, C::key_block),
+            .v = tensor_map("v", args.v, type, args.value_dim, args.keys, kv_heads, args.batch, C::key_block),
+            .o = moves && args.touches_state() ? state_map(args) : CUtensorMap{},
+            .out = moves && args.finishes
+                       ? tensor_map("out", out, type, args.value_dim, args.rows, args.q_heads, args.batch, 64)
+                       : CUtensorMap{},
+            .moves_rows = moves,
+            .first_clusters = 0};
   constexpr int bytes = sizeof(Shared<C>);
   static_assert(bytes <= 227 * 1024);
   static int const multiprocessors = [] {
@@ -111,6 +111,8 @@ void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t 
     return count;
   }();
   int const items = args.tile_count / args.cluster * args.batch * args.q_heads;
+  maps.first_clusters = std::min(multiprocessors / args.cluster, items);
+  int const turns = args.tiles_per_turn == 0 ? 1 : (items + args.tiles_per_turn - 1) / args.tiles_per_turn;
   std::array<cudaLaunchAttribute, 2> attributes{};
   unsigned count = 0;
   if (args.cluster > 1) {
@@ -122,7 +124,7 @@ void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t 
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }
   cudaLaunchConfig_t launch{};
-  launch.gridDim = static_cast<unsigned>(std::min(multiprocessors / args.cluster, items) * args.cluster);
+  launch.gridDim = static_cast<unsigned>(std::max(maps.first_clusters, turns) * args.cluster);
   launch.blockDim = C::threads;
   launch.dynamicSmemBytes = bytes;
   launch.stream = stream;

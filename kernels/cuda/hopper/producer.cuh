@@ -28,10 +28,11 @@ class Producer {
   __device__ __forceinline__ Producer(FoldArgs const& args, Maps const& maps) : args_(args), maps_(maps) {}
 
   __device__ __forceinline__ void run() {
-    int const clusters = static_cast<int>(gridDim.x) / cluster_size<C>(args_);
-    bool more = hand_over(static_cast<int>(blockIdx.x) / cluster_size<C>(args_));
+    int const cluster = static_cast<int>(blockIdx.x) / cluster_size<C>(args_);
+    // The clusters that begin together take the first items in their order.
+    bool more = hand_over(cluster < maps_.first_clusters ? cluster : agreed(take()));
     // The next item is asked for early: it takes a while.
-    while (more) more = load(leads() ? clusters + atomicAdd(args_.next_item, 1) : 0);
+    for (int left = args_.tiles_per_turn; more;) more = load(--left == 0 ? no_item : take());
     // The last block to run out of work leaves the counters as it found them.
     __threadfence();
     if (atomicAdd(args_.finished_ctas, 1) == static_cast<int>(gridDim.x) - 1) {
@@ -43,6 +44,12 @@ class Producer {
  private:
   static __device__ __forceinline__ Shared<C>& shared() { return shared_memory<C>(); }
 
+  static constexpr int no_item = 0x7fffffff;
+
+  /// The next item, if this block takes items for its cluster.
+  __device__ __forceinline__ int take() {
+    return leads() ? maps_.first_clusters + atomicAdd(args_.next_item, 1) : 0;
+  }
   /// Whether this block takes items for its cluster.
   [[nodiscard]] __device__ __forceinline__ bool leads() const {
     return !shares_keys<C>(args_) || cluster_rank() == 0;
@@ -68,6 +75,7 @@ class Producer {
   }
   /// The item that the cluster's leader has taken.
   __device__ __forceinline__ int agreed(int item) {
+    if (!shares_keys<C>(args_)) return item;
     if (leads()) {
       barrier_wait(shared().item_empty, item_.parity() ^ 1);
       send_to_peer(shared().item, item, shared().item_full);
@@ -104,7 +112,7 @@ class Producer {
       } else if (!over) {
         load_q(work);
       }
-      if (block == 1 || (over && block == 0)) more = hand_over(shares_keys<C>(args_) ? agreed(next) : next);
+      if (block == 1 || (over && block == 0)) more = hand_over(agreed(next));
       if (over) return more;
       looked_up = masked;
       previous_key = key;

@@ -152,9 +152,10 @@ struct Maps {
   CUtensorMap q;
   CUtensorMap k;
   CUtensorMap v;
-  CUtensorMap o;    ///< of the state, if rows move and are carried or not finished
-  CUtensorMap out;  ///< if rows move and are finished
-  bool moves_rows;  ///< through shared memory
+  CUtensorMap o;       ///< of the state, if rows move and are carried or not finished
+  CUtensorMap out;     ///< if rows move and are finished
+  bool moves_rows;     ///< through shared memory
+  int first_clusters;  ///< that begin together: as many as have room, if there is work for them
 };
 
 /// Whether a warpgroup's rows of a tile are 64 of the state's, or end with the state: what is copied as a

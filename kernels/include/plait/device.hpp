@@ -67,6 +67,8 @@ struct FoldOperands {
   /// Set iff the prepared fold `finishes`: the rows are rounded once to the output instead of to the state,
   /// which is left in an unspecified condition.
   std::optional<Output> output = std::nullopt;
+  /// Whether transfers are under way whose own work on the device should not have to wait for the fold's end.
+  bool beside_transfers = false;
 };
 
 /// Memory of a device, owned. Freed when destroyed.
