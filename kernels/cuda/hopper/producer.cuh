@@ -31,8 +31,7 @@ class Producer {
     int const cluster = static_cast<int>(blockIdx.x) / cluster_size<C>(args_);
     // The clusters that begin together take the first items in their order.
     bool more = hand_over(cluster < maps_.first_clusters ? cluster : agreed(take()));
-    // The next item is asked for early: it takes a while.
-    for (int left = args_.tiles_per_turn; more;) more = load(--left == 0 ? no_item : take());
+    for (int left = args_.tiles_per_turn; more;) more = load(--left != 0);
     // The last block to run out of work leaves the counters as it found them.
     __threadfence();
     if (atomicAdd(args_.finished_ctas, 1) == static_cast<int>(gridDim.x) - 1) {
@@ -89,9 +88,12 @@ class Producer {
     return item;
   }
 
-  /// Loads the tile that was handed over last, K one block ahead of V, and hands over item `next` as soon as
-  /// what the consumers need first is on its way. @returns whether there is a next one
-  __device__ __forceinline__ bool load(int next) {
+  /// Loads the tile that was handed over last, K one block ahead of V, and hands over the next item, if it
+  /// `takes` one. It is asked for some blocks before the tile's end: early enough to be there in time, and
+  /// late, so that no item waits for this block while another one runs out of work. @returns whether there is
+  /// a next one
+  __device__ __forceinline__ bool load(bool takes) {
+    constexpr int blocks_ahead = 4;
     auto const own = work_.back(1);
     barrier_wait(shared().work_full[own.stage()], own.parity());
     Work const& work = shared().work[own.stage()];
@@ -104,15 +106,26 @@ class Producer {
     bool masked = work.tile.first.masked != 0;
     bool looked_up = true;
     bool more = true;
+    bool asked = false;
+    bool handed_over = false;
+    int next = no_item;
     for (int block = 0;; ++block) {
       bool const over = at == end;
+      bool const due = asked || over;
+      if (!asked && (over || (at + 2 >= end && left <= blocks_ahead))) {
+        if (takes) next = take();
+        asked = true;
+      }
       if (!over) load_k(work, at, key, left, looked_up);
       if (block > 0) {
         load_v(work, k_.back(over ? 1 : 2), previous_key);
       } else if (!over) {
         load_q(work);
       }
-      if (block == 1 || (over && block == 0)) more = hand_over(agreed(next));
+      if (due && !handed_over) {
+        more = hand_over(agreed(next));
+        handed_over = true;
+      }
       if (over) return more;
       looked_up = masked;
       previous_key = key;
