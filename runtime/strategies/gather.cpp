@@ -27,6 +27,13 @@ void gather(std::vector<Arrival> const& arrivals, Gathered& into) {
   }
 }
 
+std::vector<Slice> at_least_two(std::span<Slice const> slices) {
+  constexpr Index long_enough = 2048;
+  if (slices.size() != 1 || slices[0].size() < long_enough) return {slices.begin(), slices.end()};
+  Index const middle = slices[0].begin + slices[0].size() / 2;
+  return {{slices[0].begin, middle}, {middle, slices[0].end}};
+}
+
 namespace {
 
 /// Joins slices where they touch, those that are neighbours in the list alone.

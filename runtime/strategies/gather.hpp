@@ -38,6 +38,9 @@ struct Gathered {
 /// @param into      what was in it is dropped, and its memory used again
 void gather(std::vector<Arrival> const& arrivals, Gathered& into);
 
+/// The slices; one alone, of 2,048 tokens or more, in two halves.
+[[nodiscard]] std::vector<Slice> at_least_two(std::span<Slice const> slices);
+
 /// The slices of each group of so many consecutive ranks, joined where they touch; those of a rank alone as
 /// they are.
 class JoinedSlices {

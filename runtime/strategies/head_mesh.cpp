@@ -5,26 +5,13 @@
 #include <utility>
 
 #include "gather.hpp"
+#include "mesh_needs.hpp"
 #include "mesh_pieces.hpp"
 #include "mesh_ranks.hpp"
 #include "plait/plan_builder.hpp"
 
 namespace plait {
 namespace {
-
-/// A state on its way back.
-struct Return {
-  int rank;
-  std::size_t row;
-  SlotId slot;
-};
-
-/// A row, or a column, of a rank that arrives.
-struct Due {
-  int rank;
-  bool is_row;
-  std::size_t number;
-};
 
 class HeadMesh {
  public:
@@ -37,9 +24,7 @@ class HeadMesh {
         grid_(grid),
         plan_(problem, layouts, std::move(name), extent),
         place_(plan_, head_ranks, grid, mesh_order(shape_, grid)),
-        q_slices_(layouts.q, head_ranks),
-        kv_slices_(layouts.kv, head_ranks),
-        row_q_slices_(layouts.q, grid.a * head_ranks) {}
+        needs_(mask_, layouts, place_, head_ranks, grid) {}
 
   Plan write() && {
     if (plan_.foretells()) foretell();
@@ -154,7 +139,7 @@ class HeadMesh {
         int const first = place_.group_of(from) * u_;
         for (int owner = first; owner < first + u_; ++owner) {
           for (Slice const slice : (step.queries ? layouts_.q : layouts_.kv).slices(owner)) {
-            bool const comes = step.queries ? meets_keys(rank, slice) : meets_queries(rank, slice);
+            bool const comes = needs_.comes(rank, step, slice);
             if (comes) tokens += slice.size();
           }
         }
@@ -215,10 +200,17 @@ class HeadMesh {
     }
   }
 
+  /// Whether half of what stays at home is kept for later. Of more than four ranks each keeps so little that
+  /// it is better folded while others' comes, and a mesh sends it on.
+  [[nodiscard]] bool keeps_a_half() const { return u_ > 1 && u_ <= 4 && grid_.a * grid_.b == 1; }
+
   template <class Held>
   void exchange(int rank, Lists<Slice> const& slices, std::vector<Held>& held) {
     HeadRange const heads = heads_of(rank);
-    for (Slice const slice : slices[static_cast<std::size_t>(rank)]) {
+    // What stays of queries in one slice is folded while others' come, a half, and while outputs go.
+    auto const mine = slices[static_cast<std::size_t>(rank)];
+    bool const cuts = std::is_same_v<Held, Row> && keeps_a_half();
+    for (Slice const slice : cuts ? at_least_two(mine) : std::vector(mine.begin(), mine.end())) {
       Held& piece = held.emplace_back();
       piece.block = sends<Held>(rank) ? part<Held>(slice, heads, rank) : unnamed;
       piece.slice = slice;
@@ -237,18 +229,6 @@ class HeadMesh {
     hold(arrivals_, rank, true, held);
   }
 
-  [[nodiscard]] bool meets_keys(int rank, Slice q) {
-    for (int row = 0; row < grid_.b; ++row) {
-      auto const keys = kv_slices_[row * grid_.a + place_.column_of(rank)];
-      if (std::ranges::any_of(keys, [&](Slice kv) { return keeps(q, kv); })) return true;
-    }
-    return false;
-  }
-  [[nodiscard]] bool meets_queries(int rank, Slice kv) {
-    auto const queries = row_q_slices_[place_.row_of(rank)];
-    return std::ranges::any_of(queries, [&](Slice q) { return keeps(q, kv); });
-  }
-
   /// What a step brings to a rank, of its source's own: visit(piece, number) for each piece. Where no rank
   /// that is written sends or receives keys so, they are those of its source's group, in one.
   template <class Visit>
@@ -257,34 +237,17 @@ class HeadMesh {
     RankPieces& from = at(source);
     if (step.queries) {
       for (std::size_t i = 0; i < from.rows.size() && from.rows[i].own; ++i) {
-        if (meets_keys(rank, from.rows[i].slice)) visit(from.rows[i], i);
+        if (needs_.queries(rank, from.rows[i].slice)) visit(from.rows[i], i);
       }
     } else if (place_.below(rank) || place_.followed(source)) {
       for (std::size_t i = 0; i < from.columns.size() && from.columns[i].own; ++i) {
-        if (meets_queries(rank, from.columns[i].slice)) visit(from.columns[i], i);
+        if (needs_.keys(rank, from.columns[i].slice)) visit(from.columns[i], i);
       }
     } else {  // in which round rows have met them is the same however they are cut
-      for (Slice const slice : kv_slices_[place_.group_of(source)]) {
-        if (meets_queries(rank, slice)) visit(Piece{.block = unnamed, .slice = slice}, resting);
+      for (Slice const slice : needs_.keys_of(place_.group_of(source))) {
+        if (needs_.keys(rank, slice)) visit(Piece{.block = unnamed, .slice = slice}, resting);
       }
     }
-  }
-
-  /// Whether a step brings anything to a rank.
-  [[nodiscard]] bool brings(int rank, MeshStep step) {
-    int const from = place_.group_of(place_.source(rank, step));
-    return std::ranges::any_of(step.queries ? q_slices_[from] : kv_slices_[from], [&](Slice slice) {
-      return step.queries ? meets_keys(rank, slice) : meets_queries(rank, slice);
-    });
-  }
-  /// The last of the steps that brings anything to any rank, plus 1.
-  [[nodiscard]] std::size_t steps_used(std::vector<MeshStep> const& order) {
-    for (std::size_t used = order.size(); used > 0; --used) {
-      for (int group = 0; group < place_.groups(); ++group) {
-        if (brings(group * u_, order[used - 1])) return used;
-      }
-    }
-    return 0;
   }
 
   void gather_mesh() {
@@ -292,7 +255,7 @@ class HeadMesh {
     std::size_t const first = gathered_by_;
     std::size_t const steps_a_round =
         steps_per_round(order.size(), tokens_of(order.size() * static_cast<std::size_t>(u_)), 8);
-    if (std::size_t const used = steps_used(order); used > 0) {
+    if (std::size_t const used = needs_.steps_used(order); used > 0) {
       gathered_by_ = first + (used - 1) / steps_a_round + 1;
     }
     std::vector<Arrival> q_arrivals;
@@ -314,7 +277,7 @@ class HeadMesh {
       hold(kv_arrivals, rank, false, at(rank).columns);
       if (!place_.beside(rank)) continue;
       for (int distance = grid_.b - 1; distance > 0; --distance) {
-        if (!brings(rank, {.queries = false, .distance = distance})) continue;
+        if (!needs_.brings(rank, {.queries = false, .distance = distance})) continue;
         at(rank).keys_ready = first + place_.key_step(distance) / steps_a_round + 1;
         break;
       }
@@ -386,7 +349,7 @@ class HeadMesh {
   bool fold(int rank, Row& row, std::size_t round) {
     bool folded = false;
     if (row.pending == 0 || row.ready > round) return false;
-    auto const& [rows, columns, here, keys_ready, turn] = at(rank);
+    auto const& [rows, columns, here, keys_ready, turn, early] = at(rank);
     row.pending = columns.size() - here;
     // Of what is not written, whether there is anything to fold is enough.
     for (; row.met < here && (plan_.writes(rank) || !folded); ++row.met) {
@@ -400,32 +363,36 @@ class HeadMesh {
   }
 
   void prepare(int rank) {
+    std::size_t at_home = 0;
     for (Row& row : at(rank).rows) {
       row.pending = place_.followed(rank) ? at(rank).columns.size() : 1;
       row.finished = row.own && !place_.followed(rank);
+      at_home += row.arrivals.empty() ? 1 : 0;
     }
+    at(rank).early = keeps_a_half() ? (at_home + 1) / 2 : at_home;
   }
 
   void fold(int rank, std::size_t round) {
     if (!place_.followed(rank)) return wait_for_keys(rank, round);
-    auto& [rows, columns, here, keys_ready, turn] = at(rank);
+    auto& [rows, columns, here, keys_ready, turn, early] = at(rank);
     while (here < columns.size() && columns[here].ready <= round) ++here;
     bool busy = false;
     for (Row& row : rows) {
       if (!row.own) busy = fold(rank, row, round) || busy;
     }
     if (busy) return;
-    // Once all is here, outputs that travel home leave a share of the work at a time.
+    // Once all is here, outputs that travel home leave a share of the work at a time, before what stays.
     bool const in_turns = u_ > 1 && round >= gathered_by_;
-    if (in_turns && turn == 0) {
-      for (Row const& row : rows) turn += row.own ? area_left(rank, row) : 0;
-      turn = turn / 4 + 1;
-    }
+    if (in_turns && turn == 0) turn = share_of_a_round(rank);
     Index folded = 0;
-    for (Row& row : rows) {
-      if (!row.own || (in_turns && folded >= turn)) continue;
-      if (in_turns) folded += area_left(rank, row);
-      fold(rank, row, round);
+    for (bool const stays : {false, true}) {
+      std::size_t number = 0;
+      for (Row& row : rows) {
+        if (!row.own || row.arrivals.empty() != stays || (in_turns && folded >= turn)) continue;
+        if (!in_turns && stays && number++ >= early) continue;
+        if (in_turns) folded += area_left(rank, row);
+        fold(rank, row, round);
+      }
     }
   }
 
@@ -434,6 +401,22 @@ class HeadMesh {
     for (Row& row : at(rank).rows) {
       if (std::max(row.ready, at(rank).keys_ready) <= round) row.pending = 0;
     }
+  }
+
+  /// A quarter of what is left, but no less than what any rank folds at once, as all wait for the outputs of
+  /// a round: its longest row, and what stays with one rank.
+  [[nodiscard]] Index share_of_a_round(int rank) {
+    Index left = 0;
+    Index longest = 0;
+    Index stays = 0;
+    for (Row const& row : at(rank).rows) {
+      if (!row.own) continue;
+      left += area_left(rank, row);
+      Index const area = mask_.area(row.slice, {0, mask_.kv_tokens()});
+      longest = std::max(longest, area);
+      stays += row.arrivals.empty() ? area : 0;
+    }
+    return std::max({left / 4 + 1, longest, stays});
   }
 
   /// Pairs of a row that are to be folded.
@@ -475,9 +458,7 @@ class HeadMesh {
   PlanBuilder plan_;
   MeshRanks place_;
   std::vector<RankPieces> ranks_;
-  JoinedSlices q_slices_;  ///< by group
-  JoinedSlices kv_slices_;
-  JoinedSlices row_q_slices_;          ///< by row of the mesh
+  MeshNeeds needs_;
   std::vector<Arrival> arrivals_;      ///< of the rank at hand
   Gathered gathered_;                  ///< from them
   std::size_t gathered_by_ = 0;        ///< the round in which everything is where it is folded

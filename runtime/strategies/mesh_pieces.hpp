@@ -43,6 +43,21 @@ struct RankPieces {
   std::size_t here = 0;        ///< columns that can be used in the round at hand
   std::size_t keys_ready = 0;  ///< the first round in which all columns can be used
   Index turn = 0;              ///< pairs to fold in a round once all is here
+  std::size_t early = 0;       ///< rows that stay at home to be folded before that
+};
+
+/// A state on its way back.
+struct Return {
+  int rank;
+  std::size_t row;
+  SlotId slot;
+};
+
+/// A row, or a column, of a rank that arrives.
+struct Due {
+  int rank;
+  bool is_row;
+  std::size_t number;
 };
 
 }  // namespace plait

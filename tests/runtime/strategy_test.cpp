@@ -102,6 +102,36 @@ TEST(Strategy, UlyssesTakesUnevenHeads) {
   }
 }
 
+/// Nothing moves while a rank has nothing to fold: a part of what stays at home is left for the last outputs.
+/// In the contiguous layout that is rank 0 under a causal mask, whose own queries need no other keys.
+TEST(Strategy, UlyssesFoldsBesideWhateverMoves) {
+  struct Case {
+    bool causal;
+    std::string layout;
+    std::size_t ranks_that_fold;
+  };
+  for (std::size_t const ranks : {2u, 4u}) {
+    for (Case const& given :
+         {Case{false, "contiguous", ranks}, Case{true, "zigzag", ranks}, Case{true, "contiguous", 1}}) {
+      Index const tokens = 4096 * static_cast<Index>(ranks);
+      Shape shape = llama_like(tokens);
+      shape.q_heads = shape.kv_heads = 4;
+      Problem const problem =
+          problem_of(shape, given.causal ? Mask::causal(tokens, tokens) : Mask::full(tokens, tokens));
+      Layouts const layouts = make_layouts(given.layout, problem.mask, static_cast<int>(ranks));
+      Plan const plan = make_plan(problem, layouts, "ulysses");
+      ASSERT_TRUE(verify(plan).empty());
+      for (std::size_t rank = 0; rank < given.ranks_that_fold; ++rank) {
+        for (std::size_t index = 0; index < plan.programs[rank].rounds(); ++index) {
+          Round const round = plan.programs[rank].round(index);
+          EXPECT_TRUE(round.sends.empty() || !round.folds.empty())
+              << given.layout << ", rank " << rank << " of " << ranks << ", round " << index;
+        }
+      }
+    }
+  }
+}
+
 /// A node and hop send the blocks of one rank over the network; bytes per rank are the ring's.
 TEST(Strategy, TheHierarchicalRingSparesTheNetwork) {
   int const nodes = 3;
