@@ -99,45 +99,44 @@ Exchange ExchangeBench::exchange() const {
   return exchange;
 }
 
-double ExchangeBench::operator()(int times) {
-  if (!takes_part()) return 0.0;
+template <class Work>
+double ExchangeBench::timed(Work&& work) {
   auto const start = Clock::now();
-  for (int i = 0; i < times; ++i) {
-    transport_.start(exchange(), memory_);
-    transport_.finish();
-  }
+  work();
   transport_.complete("an exchange that is timed");
   device_.synchronize();
   double const seconds = since(start);
   (void)transport_.take_flights();
   return seconds;
+}
+
+double ExchangeBench::operator()(int times) {
+  if (!takes_part()) return 0.0;
+  return timed([&] {
+    for (int i = 0; i < times; ++i) {
+      transport_.start(exchange(), memory_);
+      transport_.finish();
+    }
+  });
 }
 
 double ExchangeBench::with_late_receiver(double late_seconds) {
   if (!takes_part()) return 0.0;
-  auto const start = Clock::now();
-  if (peers_.to < 0) std::this_thread::sleep_for(std::chrono::duration<double>(late_seconds));
-  transport_.start(exchange(), memory_);
-  transport_.finish();
-  transport_.complete("a message that is timed");
-  device_.synchronize();
-  double const seconds = since(start);
-  (void)transport_.take_flights();
-  return seconds;
+  return timed([&] {
+    if (peers_.to < 0) std::this_thread::sleep_for(std::chrono::duration<double>(late_seconds));
+    transport_.start(exchange(), memory_);
+    transport_.finish();
+  });
 }
 
 double ExchangeBench::while_folding(FoldBench& fold, int times) {
-  auto const start = Clock::now();
-  for (int i = 0; i < times; ++i) {
-    transport_.start(exchange(), memory_);
-    fold.fold(Start::carried);
-    transport_.finish();
-  }
-  transport_.complete("an exchange that is timed");
-  device_.synchronize();
-  double const seconds = since(start);
-  (void)transport_.take_flights();
-  return seconds;
+  return timed([&] {
+    for (int i = 0; i < times; ++i) {
+      transport_.start(exchange(), memory_);
+      fold.fold(Start::carried);
+      transport_.finish();
+    }
+  });
 }
 
 }  // namespace plait

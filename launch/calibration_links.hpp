@@ -58,6 +58,9 @@ class ExchangeBench {
   double while_folding(FoldBench& fold, int times);
 
  private:
+  /// Seconds until all that `work` has started is done here.
+  template <class Work>
+  double timed(Work&& work);
   [[nodiscard]] bool takes_part() const { return peers_.to >= 0 || peers_.from >= 0; }
   [[nodiscard]] Exchange exchange() const;
 

@@ -25,8 +25,8 @@ class Digest {
     XXH3_64bits_update(state_.get(), wide.data(), sizeof wide);
     return *this;
   }
-  Digest& add(Slice slice) { return add(slice.begin).add(slice.end); }
-  Digest& add(HeadRange heads) { return add(heads.begin).add(heads.end); }
+  Digest& add(Slice slice) { return add(slice.begin, slice.end); }
+  Digest& add(HeadRange heads) { return add(heads.begin, heads.end); }
   [[nodiscard]] std::string text() const { return fmt::format("{:016x}", XXH3_64bits_digest(state_.get())); }
 
  private:
@@ -44,7 +44,7 @@ class Digest {
 
 std::string describe(Mask const& mask) {
   Digest digest;
-  for (Band const& band : mask.bands()) digest.add(band.q).add(band.kv).add(band.lo).add(band.hi);
+  for (Band const& band : mask.bands()) digest.add(band.q).add(band.kv).add(band.lo, band.hi);
   return fmt::format("{} bands, {} pairs kept, digest {}", mask.bands().size(), mask.area(), digest.text());
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plait/plan_builder.hpp"
+
 namespace plait {
 
 void gather(std::vector<Arrival> const& arrivals, Gathered& into) {
@@ -30,7 +32,7 @@ void gather(std::vector<Arrival> const& arrivals, Gathered& into) {
 std::vector<Slice> at_least_two(std::span<Slice const> slices) {
   constexpr Index long_enough = 2048;
   if (slices.size() != 1 || slices[0].size() < long_enough) return {slices.begin(), slices.end()};
-  Index const middle = slices[0].begin + slices[0].size() / 2;
+  Index const middle = cut_of(slices[0], 1, 2);
   return {{slices[0].begin, middle}, {middle, slices[0].end}};
 }
 

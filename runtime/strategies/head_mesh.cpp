@@ -139,8 +139,7 @@ class HeadMesh {
         int const first = place_.group_of(from) * u_;
         for (int owner = first; owner < first + u_; ++owner) {
           for (Slice const slice : (step.queries ? layouts_.q : layouts_.kv).slices(owner)) {
-            bool const comes = needs_.comes(rank, step, slice);
-            if (comes) tokens += slice.size();
+            if (needs_.comes(rank, step, slice)) tokens += slice.size();
           }
         }
         if (tokens == 0) continue;

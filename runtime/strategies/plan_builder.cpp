@@ -10,8 +10,8 @@ namespace {
 
 constexpr Index least_piece = 64;  ///< tokens
 
-/// Where the `piece`-th of so many pieces of a slice begins. Long pieces are whole numbers of 128 tokens,
-/// which fit every fold's tiles, and those of middle length whole numbers of 32, which fit a CPU's.
+}  // namespace
+
 Index cut_of(Slice slice, Index piece, Index pieces) {
   constexpr Index gpu_tile = 128;
   constexpr Index cpu_tile = 32;
@@ -21,8 +21,6 @@ Index cut_of(Slice slice, Index piece, Index pieces) {
                                                              : 1;
   return slice.begin + (piece < pieces ? (even + tile / 2) / tile * tile : even);
 }
-
-}  // namespace
 
 Index pieces_to_travel(Layout const& kv) {
   Index const hops = kv.ranks() - 1;

@@ -14,15 +14,19 @@ namespace plait::test {
 inline constexpr Index tokens = 4000;
 inline constexpr int ranks = 4;
 
-inline Problem full_problem() {
-  Shape const shape{.q_tokens = tokens,
-                    .kv_tokens = tokens,
+/// One head over so many tokens, which all see each other.
+inline Problem one_head(Index n, Index dim) {
+  Shape const shape{.q_tokens = n,
+                    .kv_tokens = n,
                     .q_heads = 1,
                     .kv_heads = 1,
-                    .head_dim = 32,
-                    .value_dim = 32,
+                    .head_dim = dim,
+                    .value_dim = dim,
                     .dtype = DType::f32};
-  return {.shape = shape, .mask = Mask::full(tokens, tokens), .scale = 1.0};
+  return {.shape = shape, .mask = Mask::full(n, n), .scale = 1.0};
+}
+inline Problem full_problem() {
+  return one_head(tokens, 32);
 }
 
 /// One level of equal links, and memory that costs nothing.
@@ -50,17 +54,7 @@ class Tiny : public PlanBuilder {
   void fold_own(int rank) { fold_at_home(rank, q_blocks(rank).front(), kv_blocks(rank).front(), at_rest); }
 
  private:
-  static Problem problem(int ranks_in, Index rows) {
-    Index const n = ranks_in * rows;
-    Shape const shape{.q_tokens = n,
-                      .kv_tokens = n,
-                      .q_heads = 1,
-                      .kv_heads = 1,
-                      .head_dim = 125,
-                      .value_dim = 125,
-                      .dtype = DType::f32};
-    return {.shape = shape, .mask = Mask::full(n, n), .scale = 1.0};
-  }
+  static Problem problem(int ranks_in, Index rows) { return one_head(ranks_in * rows, 125); }
 };
 
 /// 1,000 bytes take 0.25 + 1 s on a link within a node and arrive 0.5 s later; 0.125 + 2 + 4 s between nodes.

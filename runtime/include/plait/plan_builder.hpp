@@ -11,6 +11,11 @@
 
 namespace plait {
 
+/// Where the `piece`-th of so many pieces of a slice begins; with `piece` = `pieces`, where the slice ends.
+/// Long pieces are whole numbers of 128 tokens, which fit every fold's tiles, and those of middle length
+/// whole numbers of 32, which fit a CPU's.
+[[nodiscard]] Index cut_of(Slice slice, Index piece, Index pieces);
+
 /// How often a rank's key/value blocks are cut, so that a plan in which they travel has some rounds even for
 /// few ranks: the first fold of a block then waits for a piece of it, not for all, and slots hold pieces.
 /// About 8 rounds for slices of up to 4,096 tokens, 2 at 8,192, and from 16,384 on blocks are not cut: on two
