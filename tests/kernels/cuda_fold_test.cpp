@@ -122,16 +122,18 @@ TEST_P(CudaFold, WindowsAndDocuments) {
 
 /// A band whose last keys some warps' rows see all, half or none of, before keys that all rows see.
 TEST_P(CudaFold, BlocksSeenInPart) {
-  Case const shape{.q_rows = 128, .kv_rows = 512, .dim = 128, .value_dim = 128};
-  for (Index const reach : {60, 64, 65, 68, 100, 127, 128, 129, 132, 192, 193}) {
-    SCOPED_TRACE(reach);
-    Band band = full(shape);
-    band.kv = {0, 256};
-    band.hi = reach;
-    Band rest = full(shape);
-    rest.kv = {256, 512};
-    check_bands(shape, {band, rest});
-    check_bands(shape, {band});
+  for (Index const dim : {64, 128}) {  // tiles of 192 and of 128 rows
+    Case const shape{.q_rows = 192, .kv_rows = 512, .dim = dim, .value_dim = dim};
+    for (Index const reach : {60, 64, 65, 68, 100, 127, 128, 129, 132, 192, 193}) {
+      SCOPED_TRACE(testing::Message() << "D " << dim << ", reach " << reach);
+      Band band = full(shape);
+      band.kv = {0, 256};
+      band.hi = reach;
+      Band rest = full(shape);
+      rest.kv = {256, 512};
+      check_bands(shape, {band, rest});
+      check_bands(shape, {band});
+    }
   }
 }
 

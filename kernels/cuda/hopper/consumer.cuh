@@ -40,7 +40,7 @@ class Consumer {
       if constexpr (!C::stages_rows)
         carried = rows_.carried_sums(current());  // while the last values are added
       Sums next;
-      bool const more = find_work();
+      bool const more = uniform(find_work());
       if (more) {
         turn_step(rows, next);
       } else {

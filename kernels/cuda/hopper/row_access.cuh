@@ -155,7 +155,7 @@ class RowAccess {
     }
   }
   [[nodiscard]] __device__ __forceinline__ bool is_staged(Tile const& tile) const {
-    return moves_rows_ && is_box(args_, tile, warpgroup_);
+    return uniform(moves_rows_ && is_box(args_, tile, warpgroup_));
   }
   __device__ __forceinline__ void ask_for(RowBox box) const {
     if (Place::thread() == 0) shared().wanted[warpgroup_] = box;

@@ -35,7 +35,7 @@ struct FoldConfig {
   static constexpr bool may_share_keys = HeadDim % (2 * chunk_dims) == 0 && ValueDim % (2 * chunk_dims) == 0;
   /// Whether a warpgroup computes the first half of a masked block alone where its rows see no key of the
   /// other.
-  static constexpr bool halves_blocks = KeyBlock == 128 && Warpgroups == 2;
+  static constexpr bool halves_blocks = KeyBlock == 128;
   static constexpr int state_chunks = ValueDim / state_columns;
   /// Whether shared memory has room for a tile's rows of O in fp32 beside everything else.
   static constexpr bool stages_rows =
