@@ -234,7 +234,11 @@ TEST_P(CudaFold, KeysThatNoRowSeesMayBeNan) {
 }
 
 TEST_P(CudaFold, NanInputsShow) {
-  test::check_nan_inputs_show(*device_, dtype(), {.dim = 16, .value_dim = 16, .padding_unit = 8});
+  for (Index const dim : {16, 64, 128, 256}) {
+    SCOPED_TRACE(dim);
+    Case const shape{.kv_rows = 600, .dim = dim, .value_dim = dim, .padding_unit = 8};
+    test::check_nan_inputs_show(*device_, dtype(), shape);
+  }
 }
 
 TEST_P(CudaFold, NoBandsAtAll) {

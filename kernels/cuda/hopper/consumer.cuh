@@ -40,14 +40,13 @@ class Consumer {
       if constexpr (!C::stages_rows)
         carried = rows_.carried_sums(current());  // while the last values are added
       Sums next;
-      bool const more = uniform(find_work());
-      if (more) {
-        turn_step(rows, next);
-      } else {
+      if (!uniform(find_work())) {
         last_step(rows);
+        rows_.leave(current(), rows, carried);
+        return;
       }
+      turn_step(rows, next);
       rows_.leave(current(), rows, carried);
-      if (!more) break;
       begin(rows, next);
     }
   }
@@ -207,6 +206,9 @@ class Consumer {
     take_scores<1>(s);
     if constexpr (Masked) hide_unseen<C>(s, seen);
     bool const rescales = weigh<Masked>(s, rows.m, rows.l, rescale, scale());
+    // Where no other warpgroup's turn keeps the tensor cores busy, the weights are to be computed while this
+    // one's product runs: the compiler would wait for it first.
+    if constexpr (!C::ping_pong) only_after(!(rows.l[0] < 0.0f || rows.l[1] < 0.0f));  // or not a number
     take_values(rows);
     round_weights<C>(s, rows);
     if constexpr (Masked) weighed_ = Keys;

@@ -27,6 +27,11 @@ __device__ __forceinline__ bool uniform(bool condition) {
   return __any_sync(0xffffffffu, condition) != 0;
 }
 
+/// What follows begins when `certain`, which holds, has been computed.
+__device__ __forceinline__ void only_after(bool certain) {
+  if (uniform(!certain)) asm volatile("trap;");
+}
+
 // --- mbarriers: a stage of shared memory is full, or empty again
 
 using Barrier = std::uint64_t;
