@@ -261,7 +261,7 @@ def inside(asked):
     with tempfile.TemporaryDirectory(prefix="plait-truth-") as folder:
         bench = Bench(asked, folder)
         facts = (f"medians of {asked.rounds} jobs, up to {asked.most} of those that stay within {asked.close} times the best "
-                 f"and of the pick, up to {asked.most_closest} within {asked.closest} times, each the median of {asked.repeat} "
+                 f"and of the pick, up to {asked.most_closest} of those within {asked.closest} times, each the median of {asked.repeat} "
                  "runs, all plans of a case in turn; "
                  + ("machine calibrated there before and after each case" if bench.calibrates
                     else f"machine, not calibrated: {' '.join(map(str, bench.machine_words))}"))
