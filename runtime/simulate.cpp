@@ -208,9 +208,9 @@ class Simulator {
   }
 
   /// What each rank's links keep of their speed while it computes in the round at hand. The cores that
-  /// compute move what it sends and what it receives, so the loss is in proportion to both: half as much if
-  /// bytes go one way only as if as many go each way. And to how many of its crowd compute meanwhile: cores
-  /// that do not are free to move bytes.
+  /// compute move what it sends and what it receives, so the loss is in proportion to the bytes that go each
+  /// way at once: none if they go one way only, all of it if as many go each way. And to how many of its
+  /// crowd compute meanwhile: cores that do not are free to move bytes.
   void slow_links() {
     link_share_.assign(ranks_, 1.0);
     if (machine_.link_share_computing == 1.0) return;
@@ -223,7 +223,7 @@ class Simulator {
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       double const most = std::max(sent[rank], received[rank]);
       if (most == 0 || computed_[rank] == begun_[rank]) continue;
-      double const both_ways = (sent[rank] + received[rank]) / (2.0 * most);
+      double const both_ways = std::min(sent[rank], received[rank]) / most;
       link_share_[rank] = 1.0 - (1.0 - machine_.link_share_computing) * both_ways * computing_share(rank);
     }
   }

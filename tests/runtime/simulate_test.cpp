@@ -257,7 +257,7 @@ TEST(Rules, BytesThatMoveMeanwhileMakeARankComputeLonger) {
 }
 
 /// 1,000 bytes take 1.25 s and a fold 2 s: at a quarter of the speed 0.5 s' worth moves meanwhile, one way
-/// only, at 1 - 3/4 / 2, all of it, and of 2,000 bytes in and 1,000 out, at 1 - 3/4 * 3/4, 0.875 s' worth.
+/// only, at all of its speed, all of it, and of 2,000 bytes in and 1,000 out, at 1 - 3/4 / 2, 1.25 s' worth.
 TEST(Rules, LinksOfRanksThatComputeAreSlower) {
   Machine machine = tiny_machine(3);
   machine.link_share_computing = 0.25;
@@ -268,13 +268,13 @@ TEST(Rules, LinksOfRanksThatComputeAreSlower) {
     return simulate(std::move(tiny), machine);
   };
   EXPECT_NEAR(result_of({{1, 0}, {0, 1}}).seconds, 2 + 0.75 + 0.5, close);
-  EXPECT_NEAR(result_of({{1, 0}}).seconds, 1.25 / 0.625 + 0.5, close);
-  EXPECT_NEAR(result_of({{0, 1}}).seconds, 1.25 / 0.625 + 0.5, close);
-  EXPECT_NEAR(result_of({{1, 0}, {2, 0}, {0, 1}}).seconds, 2 + (2.5 - 0.875) + 0.5, close);
+  EXPECT_NEAR(result_of({{1, 0}}).exposed_comm_seconds[1], 1.25 + 0.5, close);
+  EXPECT_NEAR(result_of({{0, 1}}).exposed_comm_seconds[1], 1.25 + 0.5, close);
+  EXPECT_NEAR(result_of({{1, 0}, {2, 0}, {0, 1}}).seconds, 2 + (2.5 - 1.25) + 0.5, close);
   EXPECT_NEAR(result_of({{1, 2}}).exposed_comm_seconds[1], 1.75, close);  // neither computes
   machine.node = {.latency_seconds = 0, .bytes_per_second = 4000, .message_seconds = 0};
   EXPECT_NEAR(result_of({{1, 0}, {0, 1}}).exposed_comm_seconds[1], 0.25 / 0.25, close);
-  EXPECT_NEAR(result_of({{1, 0}}).exposed_comm_seconds[1], 0.25 / 0.625, close);
+  EXPECT_NEAR(result_of({{1, 0}}).exposed_comm_seconds[1], 0.25, close);
 }
 
 /// Three ranks that share cores, which fold in 2 s while all do, and alone in 1 s. Links have a quarter of

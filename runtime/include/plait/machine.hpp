@@ -51,7 +51,8 @@ struct Machine {
   double round_share = 1.0;  ///< but no more than this share of what it computes in the round
   /// The share of its links' speed that a rank gets while it and all of its crowd compute and as many bytes
   /// go each way, where the same cores move bytes. The loss is in proportion to the share of the crowd that
-  /// computes, and half as much in a round in which the rank only sends, or only receives. 1 on GPUs.
+  /// computes, and to the lesser of what it sends and receives over the greater: a rank that only sends in a
+  /// round, or only receives, loses nothing. 1 on GPUs.
   double link_share_computing = 1.0;
   /// Consecutive ranks that share cores, so many. All rates above hold while all of them compute; with n of
   /// them computing each is min(alone_speedup, crowd_ranks / n) times as fast.
