@@ -75,7 +75,8 @@ TEST(AllGather, AsOneBlockLeavesOwnKeysThatTouchNothing) {
   EXPECT_EQ(keys_folded(full, 1, 100), (std::vector<std::string>{"[600, 700)", "[0, 600)", "[700, 800)"}));
 }
 
-/// The last rank of a zigzag layout owns one slice, which is cut: its first half lies with the keys before it.
+/// The last rank of a zigzag layout owns one slice, which is cut: its first half lies with the keys before
+/// it.
 TEST(AllGather, AsOneBlockCutsALongSliceThatIsARanksOnlyOne) {
   Problem const problem = problem_of(llama_like(8192), Mask::causal(8192, 8192));
   Layouts const layouts = make_layouts("zigzag", problem.mask, 4);
