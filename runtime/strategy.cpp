@@ -26,14 +26,14 @@ constexpr std::array table{
         .make = ring_plan,
         .bytes = all_keys_bytes,
         .variants = only<ring>},
-    Strategy{.name = "allgather",
-             .form = "allgather[:each|:ROUNDS|:whole]",
-             .summary =
-                 "queries stay; key/value blocks come straight from their homes, each in a round, all in "
-                 "ROUNDS, or as one block with the rank's own",
-             .make = allgather_plan,
-             .bytes = all_keys_bytes,
-             .variants = allgather_variants},
+    Strategy{
+        .name = "allgather",
+        .form = "allgather[:each|:ROUNDS]",
+        .summary =
+            "queries stay; key/value blocks come straight from their homes, each in a round or all in ROUNDS",
+        .make = allgather_plan,
+        .bytes = all_keys_bytes,
+        .variants = allgather_variants},
     Strategy{.name = passq,
              .form = "passq",
              .summary = "keys and values stay; queries visit them, and partial states come back to be merged",

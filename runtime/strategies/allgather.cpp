@@ -1,7 +1,6 @@
 // All-gather (pass-KV): queries stay; each rank gets every key/value block that it needs straight from its
 // home, in the shifted order of a pairwise exchange. Either a block a round, so that folds start after the
-// first and slots are reused, or the blocks of many ranks in one, so that folds are few and large; or all
-// that a rank needs as one block, its own too, so that most queries are folded once and carry no state.
+// first and slots are reused, or the blocks of many ranks in one, so that folds are few and large.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -39,17 +38,17 @@ class AllGather {
   void round(Index piece, int first, int last) {
     fold_and_release();
     for (int distance = first; distance < last; ++distance) list_arrivals(piece, distance);
-    transfer();
-  }
-
-  /// One round in which all comes that a rank needs, while it folds the last of its own blocks: under a
-  /// causal mask few of its queries see that, and all else is one slice. Its other blocks are copied to where
-  /// what they touch comes, or folded with the last one where they touch nothing.
-  void round_of_all() {
-    for (int distance = 1; distance < plan_.ranks(); ++distance) list_arrivals(0, distance);
-    for (int const rank : plan_.written()) list_own(rank);
-    fold_and_release();
-    transfer();
+    std::vector<Parcel> parcels;
+    for (int const to : ascending(std::exchange(receivers_, {}))) {
+      auto& arrivals = arrivals_[static_cast<std::size_t>(to)];
+      std::ranges::sort(arrivals, {}, [](Arrival const& arrival) { return arrival.slice.begin; });
+      receive(to, arrivals, parcels);
+      arrivals.clear();
+    }
+    // A rank sends to its neighbours first, as all do: none is sent to by everyone at once.
+    std::ranges::stable_sort(parcels, {}, &Parcel::distance);
+    for (Parcel const& parcel : parcels) plan_.send(parcel.from, parcel.to, parcel.block);
+    plan_.end_round();
   }
 
   /// The last round.
@@ -66,21 +65,6 @@ class AllGather {
     BlockId block;
   };
 
-  /// Sends what has been listed, and ends the round.
-  void transfer() {
-    std::vector<Parcel> parcels;
-    for (int const to : ascending(std::exchange(receivers_, {}))) {
-      auto& arrivals = arrivals_[static_cast<std::size_t>(to)];
-      std::ranges::sort(arrivals, {}, [](Arrival const& arrival) { return arrival.slice.begin; });
-      receive(to, arrivals, parcels);
-      arrivals.clear();
-    }
-    // A rank sends to its neighbours first, as all do: none is sent to by everyone at once.
-    std::ranges::stable_sort(parcels, {}, &Parcel::distance);
-    for (Parcel const& parcel : parcels) plan_.send(parcel.from, parcel.to, parcel.block);
-    plan_.end_round();
-  }
-
   void list_arrivals(Index piece, int distance) {
     for (int const from : plan_.written_or_before(distance)) {
       int const to = (from + distance) % plan_.ranks();
@@ -91,27 +75,6 @@ class AllGather {
             {.round = 0, .from = from, .piece = 0, .block = kv, .slice = plan_.block(kv).slice});
       }
     }
-  }
-
-  /// A rank's own blocks but the last one join the arrivals that they touch; the others are folded at once.
-  void list_own(int rank) {
-    auto& arrivals = arrivals_[static_cast<std::size_t>(rank)];
-    std::span<BlockId const> const own = plan_.kv_blocks(rank);
-    if (own.empty()) return;
-    std::vector<BlockId> apart(own.begin(), own.end() - 1);
-    auto const touches = [&](BlockId kv) {
-      Slice const slice = plan_.block(kv).slice;
-      return plan_.rank_needs(rank, kv) && std::ranges::any_of(arrivals, [&](Arrival const& other) {
-               return other.slice.end == slice.begin || slice.end == other.slice.begin;
-             });
-    };
-    for (auto found = apart.begin(); (found = std::ranges::find_if(apart, touches)) != apart.end();
-         apart.erase(found)) {
-      arrivals.push_back(
-          {.round = 0, .from = rank, .piece = 0, .block = *found, .slice = plan_.block(*found).slice});
-    }
-    for (BlockId const kv : apart) arrived_.push_back({rank, kv, at_rest});
-    arrived_.push_back({rank, own.back(), at_rest});
   }
 
   /// Blocks whose slices touch lie in one slot, as one block, which one fold takes.
@@ -183,21 +146,18 @@ Schedule schedule(Layout const& kv, int asked) {
 }  // namespace
 
 /// In each round every rank sends to some of those after it, in the order of their distance. What arrives is
-/// folded in the next round; what a rank owns is folded in the first of its piece, or (`whole`) most of it
-/// with what arrives.
+/// folded in the next round; what a rank owns is folded in the first of its piece.
 Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
                     Extent const& extent) {
-  bool const whole = arguments == "whole";
   bool const each = arguments.empty() || arguments == "each";
-  int const asked = whole ? 1 : each ? 0 : parse_count("allgather", arguments, "rounds");
+  int const asked = each ? 0 : parse_count("allgather", arguments, "rounds");
   auto const [pieces, rounds] = schedule(layouts.kv, asked);
   std::string const name = arguments.empty() ? "allgather" : fmt::format("allgather:{}", arguments);
-  PlanBuilder plan(problem, layouts, name, extent, pieces, whole);
+  PlanBuilder plan(problem, layouts, name, extent, pieces);
   if (plan.foretells()) foretell(plan, pieces);
   AllGather writer(plan);
   int const others = plan.ranks() - 1;
-  if (whole) writer.round_of_all();
-  for (Index piece = 0; piece < pieces && !whole; ++piece) {
+  for (Index piece = 0; piece < pieces; ++piece) {
     writer.begin(piece);
     for (int round = 0; round < rounds; ++round) {
       writer.round(piece, 1 + others * round / rounds, 1 + others * (round + 1) / rounds);
@@ -212,9 +172,6 @@ std::vector<std::string> allgather_variants(Problem const&, Group const& group) 
   for (int const rounds : {1, 4}) {
     if (group.ranks - 1 > rounds) names.push_back(fmt::format("allgather:{}", rounds));
   }
-  // What hides the transfers is a fold of a slice with itself, 1 in 4·P of a causal problem's work.
-  constexpr int few = 16;
-  if (group.ranks > 1 && group.ranks <= few) names.emplace_back("allgather:whole");
   return names;
 }
 

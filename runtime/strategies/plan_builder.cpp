@@ -4,8 +4,6 @@
 #include <functional>
 #include <utility>
 
-#include "gather.hpp"
-
 namespace plait {
 
 namespace {
@@ -41,15 +39,14 @@ Index pieces_to_travel(Layout const& kv) {
 }
 
 PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,
-                         Extent const& extent, Index kv_pieces, bool halves)
+                         Extent const& extent, Index kv_pieces)
     : plan_{.problem = problem,
             .layouts = layouts,
             .strategy = std::move(strategy),
             .blocks = {},
             .programs = {}},
       watch_(extent.watch),
-      kv_pieces_(kv_pieces),
-      halves_(halves) {
+      kv_pieces_(kv_pieces) {
   auto const count = static_cast<std::size_t>(layouts.q.ranks());
   nth_written_.assign(count, extent.ranks.empty() ? 0 : none);
   for (int const rank : extent.ranks) at(nth_written_, rank) = 0;
@@ -66,9 +63,8 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
   std::size_t q_slices = 0;
   std::size_t kv_pieces_at_most = 0;
   for (int rank = 0; rank < ranks(); ++rank) {
-    std::size_t const more = halves_ ? 1 : 0;
-    q_slices += layouts.q.slices(rank).size() + more;
-    kv_pieces_at_most += (layouts.kv.slices(rank).size() + more) * static_cast<std::size_t>(kv_pieces_);
+    q_slices += layouts.q.slices(rank).size();
+    kv_pieces_at_most += layouts.kv.slices(rank).size() * static_cast<std::size_t>(kv_pieces_);
   }
   q_blocks_.reserve(q_slices);
   kv_blocks_.reserve(kv_pieces_at_most);
@@ -80,15 +76,9 @@ PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::st
   }
 }
 
-std::vector<Slice> PlanBuilder::slices_of(Layout const& layout, int rank) const {
-  std::span<Slice const> const slices = layout.slices(rank);
-  if (halves_) return at_least_two(slices);
-  return {slices.begin(), slices.end()};
-}
-
 void PlanBuilder::list_q_blocks(int rank) {
   at(q_lists_, rank) = static_cast<int>(q_blocks_.size());
-  for (Slice const slice : slices_of(plan_.layouts.q, rank)) {
+  for (Slice const slice : plan_.layouts.q.slices(rank)) {
     q_blocks_.add(add_q(slice, all_heads(), rank));
   }
   q_blocks_.end_list();
@@ -97,7 +87,7 @@ void PlanBuilder::list_q_blocks(int rank) {
 void PlanBuilder::list_kv_blocks(int rank) {
   at(kv_lists_, rank) = static_cast<int>(kv_blocks_.size());
   cut_.resize(static_cast<std::size_t>(kv_pieces_));
-  for (Slice const slice : slices_of(plan_.layouts.kv, rank)) {
+  for (Slice const slice : plan_.layouts.kv.slices(rank)) {
     // A short slice has fewer pieces than others: they would cost more than they hide.
     Index const pieces = std::clamp<Index>(slice.size() / least_piece, 1, kv_pieces_);
     for (Index piece = 0; piece < pieces; ++piece) {

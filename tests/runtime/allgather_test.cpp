@@ -43,49 +43,6 @@ TEST(AllGather, InOneRoundFoldsNeighbouringKeysAtOnce) {
   EXPECT_EQ(moved.slots[1], 200 * 8 * (64 + 2) * 4 + 500 * token);
 }
 
-/// The same keys and rank 1's own first 100 lie as one block; its last 100, which only its last queries see,
-/// are folded meanwhile.
-TEST(AllGather, AsOneBlockWithItsOwnFoldsMostQueriesOnce) {
-  Problem const problem = problem_of(llama_like(800), Mask::causal(800, 800));
-  Layouts const layouts = make_layouts("zigzag", problem.mask, 4);
-  Plan const plan = make_plan(problem, layouts, "allgather:whole");
-  EXPECT_EQ(plan.rounds(), 2u);
-  EXPECT_EQ(keys_folded(plan, 1, 100), (std::vector<std::string>{"[0, 600)"}));
-  EXPECT_EQ(keys_folded(plan, 1, 600), (std::vector<std::string>{"[600, 700)", "[0, 600)"}));
-  EXPECT_EQ(plan.programs[1].round(0).folds.size(), 1u);
-  std::uint64_t const token = 2 * (64 + 64) * 2;
-  Volume const moved = volume(plan);
-  EXPECT_EQ(moved.received[1], 500 * token);
-  EXPECT_EQ(moved.slots[1], 200 * 8 * (64 + 2) * 4 + 600 * token);
-  EXPECT_EQ(moved.sent, volume(make_plan(problem, layouts, "allgather:1")).sent);
-}
-
-/// Own keys that touch none of those that come stay where they are, and are folded at once; keys beyond the
-/// own last ones are a block of their own.
-TEST(AllGather, AsOneBlockLeavesOwnKeysThatTouchNothing) {
-  Mask const mask = Mask::documents(std::vector<Index>{100, 500, 200});
-  Layouts const layouts = make_layouts("zigzag", mask, 4);
-  Plan const parts = make_plan(problem_of(llama_like(800), mask), layouts, "allgather:whole");
-  EXPECT_EQ(keys_folded(parts, 0, 0), (std::vector<std::string>{"[0, 100)"}));
-  EXPECT_EQ(keys_folded(parts, 0, 700), (std::vector<std::string>{"[700, 800)", "[600, 700)"}));
-  EXPECT_EQ(parts.programs[0].round(0).folds.size(), 2u);
-  Problem const all = problem_of(llama_like(800), Mask::full(800, 800));
-  Plan const full = make_plan(all, layouts, "allgather:whole");
-  EXPECT_EQ(keys_folded(full, 0, 0), (std::vector<std::string>{"[700, 800)", "[0, 700)"}));
-  EXPECT_EQ(keys_folded(full, 1, 100), (std::vector<std::string>{"[600, 700)", "[0, 600)", "[700, 800)"}));
-}
-
-/// The last rank of a zigzag layout owns one slice, which is cut: its first half lies with the keys before
-/// it.
-TEST(AllGather, AsOneBlockCutsALongSliceThatIsARanksOnlyOne) {
-  Problem const problem = problem_of(llama_like(8192), Mask::causal(8192, 8192));
-  Layouts const layouts = make_layouts("zigzag", problem.mask, 4);
-  Plan const plan = make_plan(problem, layouts, "allgather:whole");
-  EXPECT_EQ(keys_folded(plan, 3, 3072), (std::vector<std::string>{"[0, 4096)"}));
-  EXPECT_EQ(keys_folded(plan, 3, 4096), (std::vector<std::string>{"[4096, 5120)", "[0, 4096)"}));
-  EXPECT_EQ(volume(plan).received[3], 3072u * 2 * (64 + 64) * 2);
-}
-
 TEST(AllGather, TakesAsManyRoundsAsAsked) {
   Problem const problem = problem_of(llama_like(1800), Mask::full(1800, 1800));
   Layouts const layouts = make_layouts("contiguous", problem.mask, 9);

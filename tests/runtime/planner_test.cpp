@@ -214,7 +214,7 @@ TEST(Planner, TakesTheLeastMemoryOfPlansThatAreNearlyAsFast) {
     for (Weigh const weigh : {Weigh::best, Weigh::all, Weigh::sampled}) {
       SCOPED_TRACE(testing::Message() << taken << ", weigh " << static_cast<int>(weigh));
       Choice const choice = select_plan(problem, 4, "allgather", "contiguous", machine, Reduce::p2p, weigh);
-      ASSERT_EQ(choice.candidates.size(), 3U);  // `whole` is here the same as in one round
+      ASSERT_EQ(choice.candidates.size(), 2U);
       bool const trades = taken == "allgather:each";
       EXPECT_EQ(choice.plan.strategy, taken);
       EXPECT_NEAR(choice.predicted_seconds, 4 * fold + (trades ? 9 : 1) * turn, 1e-6);

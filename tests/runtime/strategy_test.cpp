@@ -36,7 +36,6 @@ TEST(Strategy, BytesMatchTheFormulas) {
     for (auto const& [name, formula] : {std::pair{"ring", pass_kv},
                                         {"allgather", pass_kv},
                                         {"allgather:1", pass_kv},
-                                        {"allgather:whole", pass_kv},
                                         {"allgather:3", pass_kv},
                                         {"passq", pass_q}}) {
       Volume const moved = volume(make_plan(problem, layouts, name));
@@ -289,12 +288,9 @@ TEST(Strategy, FoldsStartWithTheFirstRound) {
       Round const first = plan.programs[rank].round(0);
       EXPECT_FALSE(first.folds.empty()) << strategy << ", rank " << rank;
       std::uint64_t arriving = 0;
-      for (Transfer const& receive : first.receives) {
-        if (receive.peer != static_cast<int>(rank))
-          arriving += bytes(plan.block(receive.block), problem.shape);
-      }
-      bool const in_one = strategy == "allgather:1" || strategy == "allgather:whole";
-      std::uint64_t const least_left = in_one ? 0 : arriving;
+      for (Transfer const& receive : first.receives)
+        arriving += bytes(plan.block(receive.block), problem.shape);
+      std::uint64_t const least_left = strategy == "allgather:1" ? 0 : arriving;
       EXPECT_LE(arriving + least_left, volume(plan).received[rank]) << strategy << ", rank " << rank;
     }
   }
@@ -445,8 +441,7 @@ TEST(Strategy, UnknownNamesAndForeignLayoutsAreRefused) {
   } catch (InvalidProblem const& error) {
     EXPECT_NE(
         std::string(error.what())
-            .find(
-                "strategy 'rong': must be one of ring, allgather[:each|:ROUNDS|:whole], passq, mesh[:AxB], "),
+            .find("strategy 'rong': must be one of ring, allgather[:each|:ROUNDS], passq, mesh[:AxB], "),
         std::string::npos)
         << error.what();
   }

@@ -58,9 +58,8 @@ using BlockId = std::int32_t;
 using SlotId = std::int32_t;
 inline constexpr SlotId at_rest = -1;
 
-/// One block to (send) or from (receive) `peer`; `slot` is where it is read or written on this rank. With
-/// itself a rank has both: a copy within its memory. The slot is laid out as block `whole`: `block` itself,
-/// or one that it is a piece of.
+/// One block to (send) or from (receive) `peer`; `slot` is where it is read or written on this rank. The slot
+/// is laid out as block `whole`: `block` itself, or one that it is a piece of.
 struct Transfer {
   std::int32_t peer = 0;
   BlockId block = 0;

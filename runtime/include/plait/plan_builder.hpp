@@ -30,10 +30,8 @@ class PlanBuilder {
   /// @param extent     steps of ranks whose programs are not written are dropped
   /// @param kv_pieces  into how many key/value blocks each slice at rest is cut, at most: none of fewer than
   /// 64 tokens unless the slice is shorter
-  /// @param halves     whether a rank's only slice, of queries and of keys, is two blocks if it has 2,048
-  /// tokens
   PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy, Extent const& extent = {},
-              Index kv_pieces = 1, bool halves = false);
+              Index kv_pieces = 1);
 
   [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
   /// Whether the program of `rank` is written: a strategy may leave out what no such rank takes part in.
@@ -45,8 +43,8 @@ class PlanBuilder {
   /// of that distance matters to.
   [[nodiscard]] std::vector<int> written_or_before(int distance) const;
   [[nodiscard]] Block const& block(BlockId id) const { return plan_.block(id); }
-  /// The query blocks of a rank: one per slice of its layout, or two halves, all heads. Unless all programs
-  /// are written, the blocks of a rank are listed when they are first asked for.
+  /// The query blocks of a rank: one per slice of its layout, all heads. Unless all programs are written, the
+  /// blocks of a rank are listed when they are first asked for.
   [[nodiscard]] std::span<BlockId const> q_blocks(int rank) {
     if (at(q_lists_, rank) == none) list_q_blocks(rank);
     return q_blocks_[static_cast<std::size_t>(at(q_lists_, rank))];
@@ -121,7 +119,6 @@ class PlanBuilder {
 
  private:
   [[nodiscard]] HeadRange all_heads() const { return {0, plan_.problem.shape.kv_heads}; }
-  [[nodiscard]] std::vector<Slice> slices_of(Layout const& layout, int rank) const;
   void list_q_blocks(int rank);
   void list_kv_blocks(int rank);
   struct Slot {
@@ -164,7 +161,6 @@ class PlanBuilder {
   std::vector<int> nth_written_;  ///< by rank: where it is in that list, or none
   Watch watch_;
   Index kv_pieces_;
-  bool halves_;
   Lists<BlockId> q_blocks_;
   Lists<BlockId> kv_blocks_;               ///< a list for each piece
   std::vector<int> q_lists_;               ///< by rank: which list is its, or none
