@@ -132,7 +132,7 @@ void write_together(Job const& job, GenerateOptions const& options) {
 ExitCode generate(Words const& words, std::unique_ptr<Job>& job) {
   if (asks_for_help(words)) {
     print_help("plait generate --tokens N --output FILE [FLAGS]", generate_flags(),
-               "  plait generate --tokens 4K --heads 8 --kv-heads 2 --output input.safetensors\n"
+               "  plait generate --tokens 4K --heads 8:2 --output input.safetensors\n"
                "  mpirun -np 4 plait generate --tokens 1M --dim 128 --dtype f16 --seed 7 --output "
                "big.safetensors\n");
     return ExitCode::done;

@@ -33,9 +33,9 @@ void print_overview() {
   }
   fmt::print(
       "\nExamples:\n"
-      "  plait generate --tokens 4K --heads 8 --kv-heads 2 --output input.safetensors\n"
+      "  plait generate --tokens 4K --heads 8:2 --output input.safetensors\n"
       "  mpirun -np 4 plait attend --input input.safetensors --causal --check\n"
-      "  plait plan --tokens 1M --heads 64 --kv-heads 8 --dim 128 --causal --ranks 64\n");
+      "  plait plan --tokens 1M --heads 64:8 --dim 128 --causal --ranks 64\n");
 }
 
 Subcommand const& find(std::string const& name) {

@@ -175,7 +175,7 @@ ExitCode plan(Words const& words, std::unique_ptr<Job>&) {
   po::options_description const flags = plan_flags();
   if (asks_for_help(words)) {
     print_help("plait plan --tokens N --ranks P [FLAGS]", flags,
-               "  plait plan --tokens 1M --heads 64 --kv-heads 8 --dim 128 --causal --ranks 64\n"
+               "  plait plan --tokens 1M --heads 64:8 --dim 128 --causal --ranks 64\n"
                "  plait plan --tokens 4K --ranks 4 --strategy ring --rounds --trace ring.json\n"
                "  plait plan --tokens 128K --heads 8 --window 4K,0 --ranks 16 --machine h200 --json -\n");
     return ExitCode::done;

@@ -11,6 +11,40 @@
 #include "size.hpp"
 
 namespace plait {
+namespace {
+
+constexpr Index most_heads = Index{1} << 20;
+
+/// --heads alone, or with --kv-heads.
+HeadPair parse_both_heads(CommandLine const& line) {
+  std::string const heads = line.get("heads", "1");
+  auto const kv = line.get("kv-heads");
+  HeadPair pair = parse_head_pair(heads);
+  if (!kv) return pair;
+  if (heads.find(':') != std::string::npos) {
+    throw UsageError(
+        fmt::format("--heads {} and --kv-heads {}: expected the key/value heads once", heads, *kv));
+  }
+  pair.kv = parse_size("--kv-heads", *kv, 1, most_heads);
+  if (pair.q % pair.kv != 0) {
+    throw UsageError(fmt::format("--kv-heads {}: expected a divisor of the {} query heads", pair.kv, pair.q));
+  }
+  return pair;
+}
+
+}  // namespace
+
+HeadPair parse_head_pair(std::string const& pair) {
+  std::size_t const colon = pair.find(':');
+  Index const q = parse_size("--heads", pair.substr(0, colon), 1, most_heads);
+  Index const kv =
+      colon == std::string::npos ? q : parse_size("--heads", pair.substr(colon + 1), 1, most_heads);
+  if (q % kv != 0) {
+    throw UsageError(
+        fmt::format("--heads {}: {} key/value heads are no divisor of {} query heads", pair, kv, q));
+  }
+  return {q, kv};
+}
 
 po::options_description shape_flags() {
   po::options_description flags("Problem (sizes take K, M, G: 2^10, 2^20, 2^30)");
@@ -18,8 +52,8 @@ po::options_description shape_flags() {
   add("batch", text("B"), "batch entries (default 1)");
   add("tokens", text("N"), "query tokens; required");
   add("kv-tokens", text("N"), "key/value tokens (default: --tokens)");
-  add("heads", text("H"), "query heads (default 1)");
-  add("kv-heads", text("H"), "key/value heads, a divisor of --heads (default: --heads)");
+  add("heads", text("Q[:KV]"), "query heads, over key/value heads, which divide them (default 1)");
+  add("kv-heads", text("KV"), "key/value heads, if --heads is one number (default: --heads)");
   add("dim", text("D"), "width of a query or key head, 1 to 512 (default 64)");
   add("value-dim", text("D"), "width of a value head, 1 to 512 (default: --dim)");
   add("dtype", text("TYPE"), "f32, f16 or bf16 (default bf16)");
@@ -34,19 +68,15 @@ Shape parse_shape(CommandLine const& line) {
     return value ? parse_size("--" + flag, *value, least, most) : absent;
   };
   constexpr Index most = std::numeric_limits<Index>::max();
-  constexpr Index most_heads = Index{1} << 20;
+  HeadPair const heads = parse_both_heads(line);
   Shape shape;
   shape.batch = size("batch", 1, 1, most);
   shape.q_tokens = parse_size("--tokens", line.require("tokens"));
   shape.kv_tokens = size("kv-tokens", shape.q_tokens, 0, most);
-  shape.q_heads = size("heads", 1, 1, most_heads);
-  shape.kv_heads = size("kv-heads", shape.q_heads, 1, most_heads);
+  shape.q_heads = heads.q;
+  shape.kv_heads = heads.kv;
   shape.head_dim = size("dim", 64, 1, max_head_dim);
   shape.value_dim = size("value-dim", shape.head_dim, 1, max_head_dim);
-  if (shape.q_heads % shape.kv_heads != 0) {
-    throw UsageError(fmt::format("--kv-heads {}: expected a divisor of the {} query heads", shape.kv_heads,
-                                 shape.q_heads));
-  }
   std::string const dtype = line.choose("dtype", "bf16", names);
   shape.dtype = types[static_cast<std::size_t>(std::ranges::find(names, dtype) - names.begin())];
   return shape;

@@ -8,6 +8,16 @@
 
 namespace plait {
 
+/// Query heads, and key/value heads, which divide them.
+struct HeadPair {
+  Index q = 1;
+  Index kv = 1;
+  friend bool operator==(HeadPair, HeadPair) = default;
+};
+/// "64:8", query over key/value heads; one number alone stands for both. @throws UsageError that names
+/// --heads
+[[nodiscard]] HeadPair parse_head_pair(std::string const& pair);
+
 /// --batch, --tokens, --kv-tokens, --heads, --kv-heads, --dim, --value-dim, --dtype.
 [[nodiscard]] po::options_description shape_flags();
 /// @throws UsageError

@@ -8,7 +8,6 @@
 #include "mask_flags.hpp"
 #include "plait/lists.hpp"
 #include "plait/strategy.hpp"
-#include "problem_flags.hpp"
 #include "size.hpp"
 
 namespace plait {
@@ -16,7 +15,6 @@ namespace {
 
 constexpr int default_repeat = 5;
 constexpr Index most_ranks = 65536;
-constexpr Index most_heads = Index{1} << 20;
 
 /// The items of "a,b,c". @throws UsageError if there is none, or an empty one
 std::vector<std::string> items(std::string_view flag, std::string_view list) {
@@ -59,7 +57,8 @@ std::vector<std::string> parse_strategies(CommandLine const& line) {
     return names;
   }
   for (std::string const& name : items("--strategies", *list)) {
-    if (std::ranges::find(names, name) == names.end()) names.push_back(checked_strategy("--strategies", name));
+    if (std::ranges::find(names, name) == names.end())
+      names.push_back(checked_strategy("--strategies", name));
   }
   return names;
 }
@@ -250,15 +249,8 @@ std::vector<int> parse_ranks(std::string_view list) {
 std::vector<HeadPair> parse_heads(std::string_view list) {
   std::vector<HeadPair> pairs;
   for (std::string const& item : items("--heads", list)) {
-    std::size_t const colon = item.find(':');
-    Index const q = parse_size("--heads", item.substr(0, colon), 1, most_heads);
-    Index const kv =
-        colon == std::string::npos ? q : parse_size("--heads", item.substr(colon + 1), 1, most_heads);
-    if (q % kv != 0) {
-      throw UsageError(
-          fmt::format("--heads {}: {} key/value heads are no divisor of {} query heads", item, kv, q));
-    }
-    if (std::ranges::find(pairs, HeadPair{q, kv}) == pairs.end()) pairs.push_back({q, kv});
+    HeadPair const pair = parse_head_pair(item);
+    if (std::ranges::find(pairs, pair) == pairs.end()) pairs.push_back(pair);
   }
   return pairs;
 }

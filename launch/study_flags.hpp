@@ -8,6 +8,7 @@
 #include "command_line.hpp"
 #include "plait/problem.hpp"
 #include "plait/simulate.hpp"
+#include "problem_flags.hpp"
 #include "run_flags.hpp"
 
 namespace plait {
@@ -15,12 +16,6 @@ namespace plait {
 /// What stays the same as ranks are added: the tokens in all, or the tokens of each rank.
 enum class Scaling : std::uint8_t { strong, weak };
 [[nodiscard]] std::string_view name(Scaling scaling);
-
-struct HeadPair {
-  Index q = 1;
-  Index kv = 1;
-  friend bool operator==(HeadPair, HeadPair) = default;
-};
 
 /// The point whose timeline is drawn. An empty strategy: the fastest at these ranks; no ranks: the fewest
 /// above one.
@@ -59,7 +54,7 @@ struct StudyOptions {
 
 /// "1,2,8..64": counts, and ranges that double, ascending and each once. @throws UsageError
 [[nodiscard]] std::vector<int> parse_ranks(std::string_view list);
-/// "64:8,1:1", query over key/value heads; one number alone stands for both. @throws UsageError
+/// "64:8,1:1": pairs as --heads of the other subcommands has one. @throws UsageError
 [[nodiscard]] std::vector<HeadPair> parse_heads(std::string_view list);
 
 }  // namespace plait

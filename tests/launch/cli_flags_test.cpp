@@ -80,9 +80,23 @@ TEST(ProblemFlags, DefaultsFollowTheOtherFlags) {
   EXPECT_EQ(p.mask.area(), 1024 * 1024);
 }
 
+TEST(ProblemFlags, HeadsInOneFlagOrInTwo) {
+  for (std::vector<std::string> const& heads :
+       {std::vector<std::string>{"--heads", "6:2"}, {"--heads", "6", "--kv-heads", "2"}}) {
+    std::vector<std::string> words{"--tokens", "8"};
+    words.insert(words.end(), heads.begin(), heads.end());
+    Shape const shape = problem_of(words).shape;
+    EXPECT_EQ(shape.q_heads, 6);
+    EXPECT_EQ(shape.kv_heads, 2);
+  }
+}
+
 TEST(ProblemFlags, RefusalsNameFlagValueAndWhatFits) {
   expect_names(refusal({}), {"--tokens", "missing"});
   expect_names(refusal({"--tokens", "8", "--heads", "6", "--kv-heads", "4"}), {"--kv-heads 4", "divisor"});
+  expect_names(refusal({"--tokens", "8", "--heads", "6:4"}), {"--heads 6:4", "divisor"});
+  expect_names(refusal({"--tokens", "8", "--heads", "6:2", "--kv-heads", "2"}), {"--heads 6:2", "once"});
+  expect_names(refusal({"--tokens", "8", "--heads", "6:"}), {"--heads"});
   expect_names(refusal({"--tokens", "8", "--dim", "513"}), {"--dim 513", "from 1 to 512"});
   expect_names(refusal({"--tokens", "8", "--dtype", "f64"}), {"--dtype f64", "f32, f16, bf16"});
   expect_names(refusal({"--tokens", "8", "--scale", "nan"}), {"--scale nan", "finite"});
