@@ -15,35 +15,37 @@ namespace {
 
 constexpr Index most_heads = Index{1} << 20;
 
+Index parse_count(std::string const& flag, std::string const& text) {
+  return parse_size(flag, text, 1, most_heads);
+}
+
+/// @throws UsageError that begins with what was `given`
+HeadPair require_divisor(HeadPair heads, std::string const& given) {
+  if (heads.q % heads.kv == 0) return heads;
+  throw UsageError(
+      fmt::format("{}: {} key/value heads are no divisor of {} query heads", given, heads.kv, heads.q));
+}
+
 /// --heads alone, or with --kv-heads.
 HeadPair parse_both_heads(CommandLine const& line) {
   std::string const heads = line.get("heads", "1");
   auto const kv = line.get("kv-heads");
-  HeadPair pair = parse_head_pair(heads);
+  HeadPair const pair = parse_head_pair(heads);
   if (!kv) return pair;
   if (heads.find(':') != std::string::npos) {
     throw UsageError(
         fmt::format("--heads {} and --kv-heads {}: expected the key/value heads once", heads, *kv));
   }
-  pair.kv = parse_size("--kv-heads", *kv, 1, most_heads);
-  if (pair.q % pair.kv != 0) {
-    throw UsageError(fmt::format("--kv-heads {}: expected a divisor of the {} query heads", pair.kv, pair.q));
-  }
-  return pair;
+  return require_divisor({pair.q, parse_count("--kv-heads", *kv)}, "--kv-heads " + *kv);
 }
 
 }  // namespace
 
 HeadPair parse_head_pair(std::string const& pair) {
   std::size_t const colon = pair.find(':');
-  Index const q = parse_size("--heads", pair.substr(0, colon), 1, most_heads);
-  Index const kv =
-      colon == std::string::npos ? q : parse_size("--heads", pair.substr(colon + 1), 1, most_heads);
-  if (q % kv != 0) {
-    throw UsageError(
-        fmt::format("--heads {}: {} key/value heads are no divisor of {} query heads", pair, kv, q));
-  }
-  return {q, kv};
+  Index const q = parse_count("--heads", pair.substr(0, colon));
+  Index const kv = colon == std::string::npos ? q : parse_count("--heads", pair.substr(colon + 1));
+  return require_divisor({q, kv}, "--heads " + pair);
 }
 
 po::options_description shape_flags() {

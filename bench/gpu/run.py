@@ -149,6 +149,7 @@ def measure(report, ours, peers, chosen):
     if "peers" in chosen:
         report.table("Against cuDNN", "case", "kernel", "ours ms", "ours TFLOP/s", "cuDNN TFLOP/s", "flash TFLOP/s",
                      "ratio", "at least", "#wrong", "")
+
         def sides(case, peer):
             return [("ours", ours, case), (peer, peers, case | {"peer": peer}), ("flash", peers, case | {"peer": "flash"})]
 
