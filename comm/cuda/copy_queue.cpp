@@ -4,36 +4,10 @@
 
 #include "call.hpp"
 #include "copy.hpp"
+#include "stream.hpp"
 
 namespace plait {
 namespace {
-
-class CudaStream {
- public:
-  CudaStream() { PLAIT_CHECK_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
-  ~CudaStream() { (void)cudaStreamDestroy(stream_); }
-  CudaStream(CudaStream const&) = delete;
-  CudaStream& operator=(CudaStream const&) = delete;
-  operator cudaStream_t() const { return stream_; }
-
- private:
-  cudaStream_t stream_ = nullptr;
-};
-
-class CudaEvent {
- public:
-  CudaEvent() { PLAIT_CHECK_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
-  ~CudaEvent() { (void)cudaEventDestroy(event_); }
-  CudaEvent(CudaEvent const&) = delete;
-  CudaEvent& operator=(CudaEvent const&) = delete;
-
-  void record(cudaStream_t stream) { PLAIT_CHECK_CUDA(cudaEventRecord(event_, stream)); }
-  void make_wait(cudaStream_t stream) const { PLAIT_CHECK_CUDA(cudaStreamWaitEvent(stream, event_, 0)); }
-  void synchronize() const { PLAIT_CHECK_CUDA(cudaEventSynchronize(event_)); }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 class CudaCopies : public CopyQueue {
  public:
