@@ -6,6 +6,7 @@
 #include <set>
 
 #include "nccl/transport.hpp"
+#include "peer/transport.hpp"
 #include "plait/mpi_transport.hpp"
 #include "staging/staged_transport.hpp"
 
@@ -46,6 +47,19 @@ std::string nccl_refuses(Gpus const& gpus) {
   return {};
 }
 
+/// Why ranks can't write to each other's memory, without a try; empty if they might.
+std::string peer_refuses(World const& world, Gpus const& gpus) {
+  if (!gpus.all_have_one) return "it moves device memory, and ranks compute on CPUs";
+  if (world.places().back().node != 0) return "the ranks are on several hosts";
+  return {};
+}
+
+TransportChoice staged(World const& world, DeviceQueue const& queue, std::string const& why) {
+  return {make_staged_transport(make_mpi_transport(world), make_cuda_copies(queue.stream),
+                                make_cuda_copies(queue.stream)),
+          why + "; device memory goes through pinned host memory"};
+}
+
 }  // namespace
 
 std::string_view name(TransportKind kind) {
@@ -56,6 +70,8 @@ std::string_view name(TransportKind kind) {
       return "mpi";
     case TransportKind::nccl:
       return "nccl";
+    case TransportKind::peer:
+      return "peer";
   }
   __builtin_unreachable();
 }
@@ -65,20 +81,32 @@ TransportChoice make_transport(World const& world, TransportKind asked, DeviceQu
   if (!gpus.all_have_one && !gpus.none_has_one) {
     throw NoTransport("some ranks compute on GPUs, others on CPUs: all must do the same");
   }
-  std::string const refusal = nccl_refuses(gpus);
-  if (asked == TransportKind::nccl && !refusal.empty()) {
-    throw NoTransport(fmt::format("transport nccl: {}; transport mpi works", refusal));
+  std::string const nccl_refusal = nccl_refuses(gpus);
+  auto const asked_for = [&](TransportKind kind, std::string const& refusal) {
+    if (asked == kind && !refusal.empty()) {
+      throw NoTransport(fmt::format("transport {}: {}; transport mpi works", name(kind), refusal));
+    }
+    return asked == kind;
+  };
+  std::string peer_refusal = peer_refuses(world, gpus);
+  bool const wants_nccl = asked_for(TransportKind::nccl, nccl_refusal);
+  if (!asked_for(TransportKind::peer, peer_refusal) && gpus.none_has_one) {
+    return {make_mpi_transport(world), "the tensors are in host memory"};
   }
-  if (gpus.none_has_one) return {make_mpi_transport(world), "the tensors are in host memory"};
-  bool const asked_for_mpi = asked == TransportKind::mpi;
-  if (asked_for_mpi || !refusal.empty()) {
-    return {make_staged_transport(make_mpi_transport(world), make_cuda_copies(queue.stream),
-                                  make_cuda_copies(queue.stream)),
-            fmt::format("{}; device memory goes through pinned host memory",
-                        asked_for_mpi ? "asked for" : refusal)};
+  if (asked == TransportKind::mpi) return staged(world, queue, "asked for");
+  if (!wants_nccl && peer_refusal.empty()) {
+    PeerTransport peer = make_peer_transport(world, queue.stream);
+    peer_refusal = std::move(peer.refusal);
+    bool const wanted = asked_for(TransportKind::peer, peer_refusal);
+    if (peer.transport) {
+      return {std::move(peer.transport), wanted ? "asked for" : "the ranks' GPUs reach each other's memory"};
+    }
   }
-  return {make_nccl_transport(world, queue.stream),
-          asked == TransportKind::nccl ? "asked for" : "each rank has a GPU of its own"};
+  if (nccl_refusal.empty()) {
+    return {make_nccl_transport(world, queue.stream),
+            wants_nccl ? "asked for" : "each rank has a GPU of its own; not peer: " + peer_refusal};
+  }
+  return staged(world, queue, fmt::format("not peer: {}; not nccl: {}", peer_refusal, nccl_refusal));
 }
 
 }  // namespace plait

@@ -72,15 +72,16 @@ Json info_json(Job const& job) {
   for (Strategy const& strategy : strategies()) strategy_names.push_back(strategy.name);
   int level = MPI_THREAD_SINGLE;
   MPI_Query_thread(&level);
-  return {{"ranks", ranks},
-          {"cores", sysconf(_SC_NPROCESSORS_ONLN)},
-          {"mpi", {{"library", mpi_library()}, {"thread_multiple", level == MPI_THREAD_MULTIPLE}}},
-          {"devices",
-           {{"cpu", {{"paths", isas}, {"chosen", make_cpu_device()->describe()}}},
-            {"cuda", {{"missing", cuda_unavailable()}, {"gpus", gpus_json()}}}}},
-          {"transports", {{"mpi", "available"}, {"nccl", nccl_version()}}},
-          {"strategies", strategy_names},
-          {"max_head_dim", max_head_dim}};
+  return {
+      {"ranks", ranks},
+      {"cores", sysconf(_SC_NPROCESSORS_ONLN)},
+      {"mpi", {{"library", mpi_library()}, {"thread_multiple", level == MPI_THREAD_MULTIPLE}}},
+      {"devices",
+       {{"cpu", {{"paths", isas}, {"chosen", make_cpu_device()->describe()}}},
+        {"cuda", {{"missing", cuda_unavailable()}, {"gpus", gpus_json()}}}}},
+      {"transports", {{"mpi", "available"}, {"nccl", nccl_version()}, {"peer", cuda_unavailable().empty()}}},
+      {"strategies", strategy_names},
+      {"max_head_dim", max_head_dim}};
 }
 
 void print_info(std::FILE* people, Json const& info) {
@@ -99,9 +100,13 @@ void print_info(std::FILE* people, Json const& info) {
   fmt::print(people,
              "  device cpu: {} (paths that this processor runs:{}; PLAIT_CPU_ISA chooses)\n"
              "  device cuda: {}\n  transport mpi: available\n  transport nccl: {}\n"
+             "  transport peer: {}\n"
              "  head and value dimensions: 1 to {} on CPUs, 1 to 256 on GPUs\n",
              info["devices"]["cpu"]["chosen"].get<std::string>(), paths,
              gpus_in_words(info["devices"]["cuda"]), nccl.empty() ? "not in this build" : nccl,
+             info["transports"]["peer"].get<bool>()
+                 ? "between GPUs of one host that reach each other, which a job finds out"
+                 : info["devices"]["cuda"]["missing"].get<std::string>(),
              info["max_head_dim"].dump());
 }
 

@@ -18,10 +18,11 @@ namespace {
 constexpr double default_timeout_seconds = 60;
 
 TransportKind parse_transport(CommandLine const& line) {
-  std::array<std::string_view, 3> const names = {"auto", "mpi", "nccl"};
+  std::array<std::string_view, 4> const names = {"auto", "mpi", "nccl", "peer"};
   std::string const asked(line.choose("transport", "auto", names));
   return asked == "mpi"    ? TransportKind::mpi
          : asked == "nccl" ? TransportKind::nccl
+         : asked == "peer" ? TransportKind::peer
                            : TransportKind::automatic;
 }
 
@@ -33,7 +34,9 @@ void add_run_flags(po::options_description& flags, int repeat_default) {
   add("device", text("NAME"),
       "auto, cpu or cuda (default auto: GPUs if every rank has one); PLAIT_CPU_ISA forces a CPU path");
   add("share-gpu", "several ranks of a host may use one GPU");
-  add("transport", text("NAME"), "auto, mpi or nccl (default auto: NCCL between GPUs, else MPI)");
+  add("transport", text("NAME"),
+      "auto, mpi, nccl or peer (default auto: copies between the GPUs of one host, else NCCL between GPUs, "
+      "else MPI)");
   add("threads", text("N"),
       "threads per rank (default: OMP_NUM_THREADS, else the host's cores shared evenly)");
   if (repeat_default > 0) add("repeat", text("N"), repeat_help.c_str());

@@ -97,7 +97,8 @@ RunReport Executor::run(LocalTensors const& tensors, Clock::time_point start) {
       transport_.start(exchange(index), memory_.keep_alive());
     }
     for (Fold const& step : round.folds) {
-      timed(Event::Kind::fold, index, step.kv, [&] { fold(next_fold++, moves); });
+      timed(Event::Kind::fold, index, step.kv,
+            [&] { fold(next_fold++, moves && transport_.uses_multiprocessors()); });
     }
     for (Merge const& step : round.merges) {
       timed(Event::Kind::merge, index, step.state, [&] { merge(step); });

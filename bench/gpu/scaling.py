@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Scaling over the GPUs of this host, one rank a GPU, over NCCL: `plait study` beside PyTorch's context_parallel.
+"""Scaling over the GPUs of this host, one rank a GPU: `plait study` beside PyTorch's context_parallel.
 
     python3 bench/gpu/scaling.py --ranks 2 --out DIR      writes DIR/scaling.md, DIR/scaling.json and a timeline picture
 
@@ -48,13 +48,13 @@ def everything(ranks):
     return f"{names},hierarchical:2x{ranks // 2}" if ranks >= 4 and ranks % 2 == 0 else names
 
 
-def study(plait, problem, ranks, machine, folder, seconds, strategies):
+def study(plait, problem, ranks, machine, folder, seconds, strategies, transport):
     """The study's rows, or a list with one row that says what went wrong. `strategies`: none, or those wanted."""
     path = folder / "study.json"
     path.unlink(missing_ok=True)
     command = ["mpirun", "-np", str(ranks), "--bind-to", "none", plait, "study", "--tokens", str(problem["tokens"]),
                "--heads", problem["heads"], "--dim", "128", "--dtype", "bf16", *mask_flags(problem),
-               "--ranks", f"1,{ranks}", "--machine", machine, "--device", "cuda", "--transport", "nccl",
+               "--ranks", f"1,{ranks}", "--machine", machine, "--device", "cuda", "--transport", transport,
                "--repeat", str(problem["repeat"]), "--json", str(path)]
     command += ["--strategies", strategies or problem.get("strategies", everything(ranks))]
     if problem is PROBLEMS[0]:
@@ -125,6 +125,7 @@ def main():
     flags.add_argument("--machine", default="h100")
     flags.add_argument("--commit", default="unknown")
     flags.add_argument("--problems", default=",".join(map(str, range(len(PROBLEMS)))), help="which of the list (default all)")
+    flags.add_argument("--transport", default="peer", choices=("peer", "nccl", "mpi"), help="as plait takes it (default peer)")
     flags.add_argument("--strategies", help="as plait study takes them, instead of each problem's own")
     flags.add_argument("--seconds", type=int, default=120, help="longest time of one problem and program")
     given = flags.parse_args()
@@ -132,11 +133,11 @@ def main():
     gpus = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True,
                           text=True, check=True).stdout.splitlines()
     lines = ["# Scaling over the GPUs of one host", "", f"{datetime.date.today()}, commit {given.commit}, {len(gpus)} × {gpus[0]} "
-             f"driver, {given.ranks} ranks, one a GPU, NCCL. bf16, D 128. Medians; efficiency: one GPU's time over ranks × time."]
+             f"driver, {given.ranks} ranks, one a GPU, transport {given.transport}. bf16, D 128. Medians; efficiency: one GPU's time over ranks × time."]
     raw = []
     for index in map(int, given.problems.split(",")):
         problem = PROBLEMS[index]
-        rows = study(given.plait, problem, given.ranks, given.machine, given.out, given.seconds, given.strategies)
+        rows = study(given.plait, problem, given.ranks, given.machine, given.out, given.seconds, given.strategies, given.transport)
         peers = peer(problem, given.ranks, given.seconds)
         raw.append({"problem": problem, "rows": rows, "peers": peers})
         new = table(problem, rows, peers, given.ranks)

@@ -191,6 +191,7 @@ TEST(AttendFlags, ReadsDeviceAndTransport) {
   EXPECT_EQ(parse_attend({"--input", "x"}).run.device, "auto");
   EXPECT_EQ(parse_attend({"--input", "x", "--device", "cuda", "--share-gpu"}).run.share_gpu, true);
   EXPECT_EQ(parse_attend({"--input", "x", "--transport", "nccl"}).run.transport, TransportKind::nccl);
+  EXPECT_EQ(parse_attend({"--input", "x", "--transport", "peer"}).run.transport, TransportKind::peer);
   EXPECT_THROW((void)parse_attend({"--input", "x", "--device", "tpu"}), UsageError);
 }
 

@@ -37,6 +37,8 @@ expect 2 1 "did you mean --strategy?" "${mpi[@]}" "$plait" attend --strateg ring
 expect 2 1 "--documents: the lengths sum to 7" "${mpi[@]}" "$plait" attend --input "$input" --documents 3,4
 expect 1 1 "--device cpu works" env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" attend --input "$input" --device cuda
 expect 1 1 "transport nccl: " env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" attend --input "$input" --transport nccl
+expect 1 1 "transport peer: it moves device memory, and ranks compute on CPUs; transport mpi works" env CUDA_VISIBLE_DEVICES= "${mpi[@]}" "$plait" attend --input "$input" --transport peer
+expect 2 1 "--transport tcp: expected one of auto, mpi, nccl, peer" "${mpi[@]}" "$plait" attend --input "$input" --transport tcp
 expect 2 1 "--device tpu: expected one of auto" "${mpi[@]}" "$plait" attend --input "$input" --device tpu
 expect 1 1 "$scratch/none" "${mpi[@]}" "$plait" attend --input "$scratch/none"
 expect 1 1 "can't write in $scratch/none" "$plait" attend --input "$input" --output "$scratch/none/out"

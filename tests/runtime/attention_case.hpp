@@ -31,6 +31,7 @@ inline AttentionOptions test_options(World const& world) {
   }
   if (asks("PLAIT_TEST_TRANSPORT", "mpi")) options.transport = TransportKind::mpi;
   if (asks("PLAIT_TEST_TRANSPORT", "nccl")) options.transport = TransportKind::nccl;
+  if (asks("PLAIT_TEST_TRANSPORT", "peer")) options.transport = TransportKind::peer;
   return options;
 }
 

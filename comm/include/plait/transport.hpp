@@ -81,6 +81,9 @@ class Transport {
 
   [[nodiscard]] virtual std::string describe() const = 0;
 
+  /// Whether a GPU's multiprocessors take part in moving, so that folds beside it should leave them some.
+  [[nodiscard]] virtual bool uses_multiprocessors() const { return true; }
+
   /// How errors call a block ("kv [0, 512) of rank 3"); default "block N". Set before the first start.
   virtual void name_blocks(std::function<std::string(std::uint64_t)> namer) = 0;
 

@@ -10,9 +10,9 @@
 
 namespace plait {
 
-enum class TransportKind : std::uint8_t { automatic, mpi, nccl };
+enum class TransportKind : std::uint8_t { automatic, mpi, nccl, peer };
 
-[[nodiscard]] std::string_view name(TransportKind kind);  ///< "auto", "mpi", "nccl"
+[[nodiscard]] std::string_view name(TransportKind kind);  ///< "auto", "mpi", "nccl", "peer"
 
 /// A transport was asked for that can't serve this job; the message says why, and what works.
 class NoTransport : public std::runtime_error {
