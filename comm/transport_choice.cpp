@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 
@@ -39,19 +40,22 @@ Gpus look_at(World const& world, std::string const& gpu) {
   return gpus;
 }
 
-/// Why NCCL can't serve; empty if it can.
+/// Why NCCL can't serve ranks on GPUs; empty if it can.
 std::string nccl_refuses(Gpus const& gpus) {
   if (nccl_version().empty()) return "this build has no NCCL";
-  if (!gpus.all_have_one) return "NCCL moves device memory, and ranks compute on CPUs";
   if (gpus.shared && !gpus.pretend_hosts) return "ranks share a GPU, which NCCL refuses";
   return {};
 }
 
-/// Why ranks can't write to each other's memory, without a try; empty if they might.
-std::string peer_refuses(World const& world, Gpus const& gpus) {
-  if (!gpus.all_have_one) return "it moves device memory, and ranks compute on CPUs";
-  if (world.places().back().node != 0) return "the ranks are on several hosts";
-  return {};
+PeerAttempt try_peer(World const& world, void* stream) {
+  bool const one_host =
+      std::ranges::all_of(world.places(), [](Place const& place) { return place.node == 0; });
+  return one_host ? make_peer_transport(world, stream)
+                  : PeerAttempt{.refusal = "the ranks are on several hosts"};
+}
+
+NoTransport refused(TransportKind kind, std::string const& why) {
+  return NoTransport(fmt::format("transport {}: {}; transport mpi works", name(kind), why));
 }
 
 TransportChoice staged(World const& world, DeviceQueue const& queue, std::string const& why) {
@@ -81,32 +85,30 @@ TransportChoice make_transport(World const& world, TransportKind asked, DeviceQu
   if (!gpus.all_have_one && !gpus.none_has_one) {
     throw NoTransport("some ranks compute on GPUs, others on CPUs: all must do the same");
   }
-  std::string const nccl_refusal = nccl_refuses(gpus);
-  auto const asked_for = [&](TransportKind kind, std::string const& refusal) {
-    if (asked == kind && !refusal.empty()) {
-      throw NoTransport(fmt::format("transport {}: {}; transport mpi works", name(kind), refusal));
-    }
-    return asked == kind;
-  };
-  std::string peer_refusal = peer_refuses(world, gpus);
-  bool const wants_nccl = asked_for(TransportKind::nccl, nccl_refusal);
-  if (!asked_for(TransportKind::peer, peer_refusal) && gpus.none_has_one) {
+  bool const wants_peer = asked == TransportKind::peer;
+  bool const wants_nccl = asked == TransportKind::nccl;
+  if (gpus.none_has_one) {
+    if (wants_peer || wants_nccl) throw refused(asked, "it moves device memory, and ranks compute on CPUs");
     return {make_mpi_transport(world), "the tensors are in host memory"};
   }
   if (asked == TransportKind::mpi) return staged(world, queue, "asked for");
-  if (!wants_nccl && peer_refusal.empty()) {
-    PeerTransport peer = make_peer_transport(world, queue.stream);
-    peer_refusal = std::move(peer.refusal);
-    bool const wanted = asked_for(TransportKind::peer, peer_refusal);
+  std::string not_peer;
+  if (!wants_nccl) {
+    PeerAttempt peer = try_peer(world, queue.stream);
     if (peer.transport) {
-      return {std::move(peer.transport), wanted ? "asked for" : "the ranks' GPUs reach each other's memory"};
+      return {std::move(peer.transport),
+              wants_peer ? "asked for" : "the ranks' GPUs reach each other's memory"};
     }
+    if (wants_peer) throw refused(asked, peer.refusal);
+    not_peer = "; not peer: " + peer.refusal;
   }
-  if (nccl_refusal.empty()) {
+  std::string const not_nccl = nccl_refuses(gpus);
+  if (not_nccl.empty()) {
     return {make_nccl_transport(world, queue.stream),
-            wants_nccl ? "asked for" : "each rank has a GPU of its own; not peer: " + peer_refusal};
+            wants_nccl ? "asked for" : "each rank has a GPU of its own" + not_peer};
   }
-  return staged(world, queue, fmt::format("not peer: {}; not nccl: {}", peer_refusal, nccl_refusal));
+  if (wants_nccl) throw refused(asked, not_nccl);
+  return staged(world, queue, not_nccl + not_peer);
 }
 
 }  // namespace plait

@@ -3,8 +3,8 @@
 
 namespace plait {
 
-PeerTransport make_peer_transport(World const&, void*) {
-  return {.transport = nullptr, .refusal = "built without CUDA"};
+PeerAttempt make_peer_transport(World const&, void*) {
+  return {.refusal = "built without CUDA"};
 }
 
 }  // namespace plait

@@ -78,9 +78,10 @@ Value read(std::vector<std::byte> const& bytes, std::size_t at) {
 std::string introduce(World const& world, PeerEvents& events) {
   auto const ranks = static_cast<std::size_t>(world.size());
   Scratch words;
-  OpenedMemory opened(world.rank());
+  OpenedMemory opened;
   Steps steps(world);
   auto const cards = steps.take([&] {
+    events.ready.emplace(CudaEvent::of_processes());
     std::vector<cudaIpcEventHandle_t> sent;
     for (std::size_t rank = 0; rank < ranks; ++rank) {
       sent.push_back(events.sent.emplace_back(CudaEvent::of_processes()).handle());
@@ -89,7 +90,7 @@ std::string introduce(World const& world, PeerEvents& events) {
     std::byte* const memory = words.at_least(bytes);
     auto const shared = share({.data = memory, .width = bytes, .pitch = bytes, .rows = 1});
     if (!shared) throw CommError("its device memory cannot be shared with other processes");
-    Card const card{.ready = events.ready.handle(), .memory = *shared};
+    Card const card{.ready = events.ready->handle(), .memory = *shared};
     std::vector<std::byte> mine;
     append(std::span(&card, 1), mine);
     append(std::span<cudaIpcEventHandle_t const>(sent), mine);
@@ -103,7 +104,7 @@ std::string introduce(World const& world, PeerEvents& events) {
       events.peer_ready.push_back(own ? CudaEvent() : CudaEvent::opened(card.ready));
       auto const sent = read<cudaIpcEventHandle_t>(cards[rank], sizeof card + self * sizeof card.ready);
       events.peer_sent.push_back(own ? CudaEvent() : CudaEvent::opened(sent));
-      RowRun const memory = opened.open(static_cast<int>(rank), card.memory);
+      RowRun const memory = opened.open(card.memory);
       std::uint64_t const mine = word(world.rank(), static_cast<int>(rank));
       PLAIT_CHECK_CUDA(
           cudaMemcpy(memory.data + self * sizeof mine, &mine, sizeof mine, cudaMemcpyHostToDevice));

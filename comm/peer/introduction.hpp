@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,8 @@ namespace plait {
 
 /// Events of this rank and of the others, by which their streams follow each other.
 struct PeerEvents {
-  CudaEvent ready = CudaEvent::of_processes();  ///< this rank's memory may be written
-  std::vector<CudaEvent> sent;                  ///< by rank: what this one sends there has been written
+  std::optional<CudaEvent> ready;     ///< this rank's memory may be written
+  std::vector<CudaEvent> sent;        ///< by rank: what this one sends there has been written
   std::vector<CudaEvent> peer_ready;  ///< by rank: its `ready`; this rank's own: one that nobody records
   std::vector<CudaEvent> peer_sent;   ///< by rank: its `sent` to this one
 };

@@ -2,6 +2,9 @@
 
 #include <cuda.h>
 
+#include <mutex>
+#include <random>
+
 #include "../cuda/call.hpp"
 #include "../cuda/scratch.hpp"
 #include "plait/comm_error.hpp"
@@ -24,22 +27,67 @@ Attributes pointer_attributes() {
 /// What the driver knows of the allocation that an address lies in.
 struct Allocation {
   CUdeviceptr begin = 0;
-  unsigned long long id = 0;
   std::size_t bytes = 0;
+  unsigned long long id = 0;
   int can_be_shared = 0;
 };
 
 Allocation allocation_of(std::byte const* data) {
   static Attributes const attributes = pointer_attributes();
   Allocation found;
-  CUpointer_attribute asked[] = {CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, CU_POINTER_ATTRIBUTE_BUFFER_ID,
-                                 CU_POINTER_ATTRIBUTE_RANGE_SIZE,
+  CUpointer_attribute asked[] = {CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, CU_POINTER_ATTRIBUTE_RANGE_SIZE,
+                                 CU_POINTER_ATTRIBUTE_BUFFER_ID,
                                  CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE};
-  void* answers[] = {&found.begin, &found.id, &found.bytes, &found.can_be_shared};
+  void* answers[] = {&found.begin, &found.bytes, &found.id, &found.can_be_shared};
   CUresult const code = attributes(4, asked, answers, reinterpret_cast<CUdeviceptr>(data));
   if (code != CUDA_SUCCESS || found.begin == 0) throw CommError("a message does not lie in device memory");
   return found;
 }
+
+/// This process's number: process ids repeat between containers of one host.
+std::uint64_t process_number() {
+  static std::uint64_t const number = [] {
+    std::random_device random;
+    return (std::uint64_t{random()} << 32) | random();
+  }();
+  return number;
+}
+
+/// All allocations that this process maps. The driver refuses to map one twice.
+class Mappings {
+ public:
+  static Mappings& of_this_process() {
+    static Mappings mappings;
+    return mappings;
+  }
+
+  std::byte* take(SharedRun const& shared) {
+    std::lock_guard const lock(mutex_);
+    auto found = at_.find(shared.allocation);
+    if (found == at_.end()) {
+      void* data = nullptr;
+      PLAIT_CHECK_CUDA(cudaIpcOpenMemHandle(&data, shared.handle, cudaIpcMemLazyEnablePeerAccess));
+      found = at_.emplace(shared.allocation, Mapping{static_cast<std::byte*>(data)}).first;
+    }
+    ++found->second.users;
+    return found->second.data;
+  }
+  void give_back(AllocationId const& allocation) {
+    std::lock_guard const lock(mutex_);
+    auto const found = at_.find(allocation);
+    if (--found->second.users > 0) return;
+    (void)cudaIpcCloseMemHandle(found->second.data);
+    at_.erase(found);
+  }
+
+ private:
+  struct Mapping {
+    std::byte* data = nullptr;
+    int users = 0;
+  };
+  std::mutex mutex_;
+  std::map<AllocationId, Mapping> at_;
+};
 
 }  // namespace
 
@@ -48,7 +96,7 @@ std::optional<SharedRun> share(RowRun const& run) {
   if (allocation.can_be_shared == 0 || allocation.bytes < Scratch::page_bytes) return std::nullopt;
   auto const address = reinterpret_cast<std::uint64_t>(run.data);
   SharedRun shared{.handle = {},
-                   .allocation = allocation.id,
+                   .allocation = {process_number(), allocation.id},
                    .offset = address - allocation.begin,
                    .address = address,
                    .width = run.width,
@@ -58,26 +106,23 @@ std::optional<SharedRun> share(RowRun const& run) {
   return shared;
 }
 
-void OpenedMemory::close() {
-  for (auto const& [which, data] : at_) (void)cudaIpcCloseMemHandle(data);
-  at_.clear();
-}
-
-RowRun OpenedMemory::open(int rank, SharedRun const& shared) {
+RowRun OpenedMemory::open(SharedRun const& shared) {
   RowRun run{.data = reinterpret_cast<std::byte*>(shared.address),
              .width = shared.width,
              .pitch = shared.pitch,
              .rows = shared.rows};
-  if (rank == rank_) return run;
-  auto const which = std::pair(rank, shared.allocation);
-  auto found = at_.find(which);
+  if (shared.allocation.process == process_number()) return run;
+  auto found = at_.find(shared.allocation);
   if (found == at_.end()) {
-    void* mapped = nullptr;
-    PLAIT_CHECK_CUDA(cudaIpcOpenMemHandle(&mapped, shared.handle, cudaIpcMemLazyEnablePeerAccess));
-    found = at_.emplace(which, static_cast<std::byte*>(mapped)).first;
+    found = at_.emplace(shared.allocation, Mappings::of_this_process().take(shared)).first;
   }
   run.data = found->second + shared.offset;
   return run;
+}
+
+void OpenedMemory::close() {
+  for (auto const& [allocation, data] : at_) Mappings::of_this_process().give_back(allocation);
+  at_.clear();
 }
 
 }  // namespace plait

@@ -3,22 +3,29 @@
 
 #include <cuda_runtime_api.h>
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <utility>
-#include <vector>
 
 #include "runs.hpp"
 
 namespace plait {
 
+/// Tells apart all allocations of device memory that the processes of a host ever make.
+struct AllocationId {
+  std::uint64_t process = 0;  ///< a random number of its own
+  std::uint64_t number = 0;   ///< the driver's, which it gives once
+
+  auto operator<=>(AllocationId const&) const = default;
+};
+
 /// A run of one process's device memory, as another one may open it.
 struct SharedRun {
-  cudaIpcMemHandle_t handle;     ///< of the allocation that it lies in
-  std::uint64_t allocation = 0;  ///< which no other allocation of its process ever has
-  std::uint64_t offset = 0;      ///< in bytes, of its data in there
-  std::uint64_t address = 0;     ///< in the process that shares it
+  cudaIpcMemHandle_t handle;  ///< of the allocation that it lies in
+  AllocationId allocation;
+  std::uint64_t offset = 0;   ///< in bytes, of its data in there
+  std::uint64_t address = 0;  ///< in the process that shares it
   std::uint64_t width = 0;
   std::uint64_t pitch = 0;
   std::uint64_t rows = 0;
@@ -29,26 +36,24 @@ struct SharedRun {
 /// @throws CommError if it is not device memory
 [[nodiscard]] std::optional<SharedRun> share(RowRun const& run);
 
-/// Other ranks' device memory, mapped when it is first asked for. What is mapped is not freed, even if its
-/// owner has done so.
+/// Other processes' device memory, mapped when it is first asked for. What is mapped is not freed, even if
+/// its owner has done so. A process maps an allocation once, for all objects of this kind.
 class OpenedMemory {
  public:
-  /// @param rank  this process's own, whose memory needs no mapping
-  explicit OpenedMemory(int rank) : rank_(rank) {}
+  OpenedMemory() = default;
   ~OpenedMemory() { close(); }
   OpenedMemory(OpenedMemory const&) = delete;
   OpenedMemory& operator=(OpenedMemory const&) = delete;
 
-  /// The run of `rank` in this process's addresses. @throws CommError if this GPU cannot reach it
-  [[nodiscard]] RowRun open(int rank, SharedRun const& shared);
+  /// The run in this process's addresses. @throws CommError if this GPU cannot reach it
+  [[nodiscard]] RowRun open(SharedRun const& shared);
   /// Allocations that are mapped.
   [[nodiscard]] std::size_t size() const { return at_.size(); }
   /// Maps none from now on. No copy may be under way.
   void close();
 
  private:
-  int rank_;
-  std::map<std::pair<int, std::uint64_t>, std::byte*> at_;  ///< by rank and allocation
+  std::map<AllocationId, std::byte*> at_;
 };
 
 }  // namespace plait

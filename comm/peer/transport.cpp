@@ -49,7 +49,6 @@ class PeerCopies : public Transport {
         compute_(compute),
         control_(make_mpi_transport(world)),
         events_(std::move(events)),
-        memory_(world.rank()),
         exchanges_(world, stream_) {
     std::vector<std::uint64_t> const none(static_cast<std::size_t>(world.size()));
     traffic_ = {.sent = none, .received = none};
@@ -66,8 +65,8 @@ class PeerCopies : public Transport {
     if (started_) throw std::logic_error("a transport's exchange is started before the last one is finished");
     started_ = true;
     // Sends read what was computed; receives overwrite what was read.
-    events_.ready.record(compute_);
-    events_.ready.make_wait(stream_);
+    events_.ready->record(compute_);
+    events_.ready->make_wait(stream_);
     exchanges_.begin(exchange, std::move(keep_alive));
     exchange_ = std::move(exchange);
     talk_ = std::make_shared<Talk>();
@@ -180,7 +179,7 @@ class PeerCopies : public Transport {
     if (message.peer != world_.rank()) at(events_.peer_ready, message.peer).make_wait(stream_);
     std::vector<RowRun> into;
     for (std::size_t i = 0; i < destination.count; ++i) {
-      into.push_back(memory_.open(message.peer, destination.runs[i]));
+      into.push_back(memory_.open(destination.runs[i]));
     }
     for (RowCopy const& copy : copies_between(runs_of(message.pieces), into)) {
       queue(copy);
@@ -226,10 +225,10 @@ class PeerCopies : public Transport {
 
 }  // namespace
 
-PeerTransport make_peer_transport(World const& world, void* stream) {
+PeerAttempt make_peer_transport(World const& world, void* stream) {
   PeerEvents events;
   std::string refusal = introduce(world, events);
-  if (!refusal.empty()) return {.transport = nullptr, .refusal = std::move(refusal)};
+  if (!refusal.empty()) return {.refusal = std::move(refusal)};
   return {
       .transport = std::make_unique<PeerCopies>(world, static_cast<cudaStream_t>(stream), std::move(events)),
       .refusal = {}};

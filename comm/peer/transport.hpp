@@ -10,15 +10,15 @@
 namespace plait {
 
 /// A transport, or why there is none.
-struct PeerTransport {
-  std::unique_ptr<Transport> transport;
-  std::string refusal;
+struct PeerAttempt {
+  std::unique_ptr<Transport> transport = nullptr;
+  std::string refusal = {};
 };
 
 /// Copy engines move what is sent, over NVLink where there is some, and no multiprocessor takes part. Ranks
 /// may share a GPU. Each rank's GPU is the calling thread's current device. Collective, also where it is
 /// refused: then on every rank, with the same words. @param stream  cudaStream_t of the work that exchanges
 /// take their place among @throws CommError, PeerLost
-[[nodiscard]] PeerTransport make_peer_transport(World const& world, void* stream);
+[[nodiscard]] PeerAttempt make_peer_transport(World const& world, void* stream);
 
 }  // namespace plait

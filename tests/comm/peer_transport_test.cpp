@@ -54,7 +54,7 @@ struct Ranks {
     PLAIT_CHECK_CUDA(cudaGetDeviceCount(&gpus));
     PLAIT_CHECK_CUDA(cudaSetDevice(world.place().local_rank % gpus));
     compute.emplace();
-    PeerTransport made = make_peer_transport(world, *compute);
+    PeerAttempt made = make_peer_transport(world, *compute);
     EXPECT_EQ(made.refusal, "");
     transport = std::move(made.transport);
   }
@@ -181,6 +181,38 @@ TEST(PeerTransport, MemoryMayChangeFromRoundToRound) {
     ranks.transport->finish();
     ranks.transport->complete("a test");
     ASSERT_EQ(in.read(), filled(round + static_cast<std::uint64_t>(from), size)) << "round " << round;
+  }
+}
+
+/// A process maps an allocation of another one once, whoever asks.
+TEST(PeerTransport, SeveralTransportsReceiveIntoOneAllocation) {
+  Ranks ranks;
+  PeerAttempt second = make_peer_transport(ranks.world, *ranks.compute);
+  ASSERT_EQ(second.refusal, "");
+  constexpr std::size_t half = std::size_t{2} << 20;
+  int const from = neighbour(ranks.world, -1);
+  OnDevice const in(Bytes(2 * half));
+  for (std::uint64_t round = 0; round < 3; ++round) {
+    std::deque<OnDevice> out;
+    for (std::uint64_t which : {0, 1}) {
+      Transport& transport = which == 0 ? *ranks.transport : *second.transport;
+      std::uint64_t const block = 10 * round + which;
+      OnDevice const& sent =
+          out.emplace_back(filled(block + static_cast<std::uint64_t>(ranks.world.rank()), half));
+      transport.start({.round = round,
+                       .sends = {{neighbour(ranks.world, 1), block, {sent.region()}}},
+                       .receives = {{from, block, {{in.region().data + which * half, half}}}}},
+                      nullptr);
+      transport.finish();
+    }
+    ranks.transport->complete("a test");
+    second.transport->complete("a test");
+    Bytes expected = filled(10 * round + static_cast<std::uint64_t>(from), half);
+    Bytes const other = filled(10 * round + 1 + static_cast<std::uint64_t>(from), half);
+    expected.insert(expected.end(), other.begin(), other.end());
+    ASSERT_EQ(in.read(), expected) << "round " << round;
+    if (round == 1)
+      second = make_peer_transport(ranks.world, *ranks.compute);  // the first one's mapping stays
   }
 }
 
