@@ -76,13 +76,17 @@ TEST(PeerTransport, RingOfAllSizesAndLayouts) {
     for (int layout = 0; layout < 3; ++layout) {
       SCOPED_TRACE(testing::Message() << size << " bytes, layout " << layout);
       Bytes const content_sent = filled(static_cast<std::uint64_t>(ranks.world.rank()) + size, size);
-      OnDevice const out(content_sent);
+      OnDevice const computed(content_sent);
+      OnDevice const out(Bytes(size, std::byte{0xdd}));
       OnDevice const in(Bytes(2 * size, std::byte{0x11}));
-      // Sent as one piece or cut; received in one, in rows with gaps, or in pieces.
+      // It is sent after the work that makes it. Sent as one piece or cut; received in one, in rows with
+      // gaps, or in pieces.
       Region const whole{in.region().data, size};
       std::vector<Region> pieces{whole};
       if (layout == 1 && size % 64 == 0) pieces = rows_of(in.region(), 64);
       if (layout == 2) pieces = random_cut(whole, random);
+      PLAIT_CHECK_CUDA(cudaMemcpyAsync(out.region().data, computed.region().data, size,
+                                       cudaMemcpyDeviceToDevice, *ranks.compute));
       ranks.transport->start({.round = size,
                               .sends = {{to, 7, random_cut(out.region(), random)}},
                               .receives = {{from, 7, pieces}}},
