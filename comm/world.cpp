@@ -104,6 +104,9 @@ std::vector<Place> const& World::places() const {
 Place const& World::place() const {
   return impl_->places[static_cast<std::size_t>(rank())];
 }
+std::string World::describe(int rank) const {
+  return impl_->describe(rank);
+}
 std::chrono::milliseconds World::timeout() const {
   return impl_->options.timeout;
 }

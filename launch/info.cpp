@@ -70,18 +70,18 @@ Json info_json(Job const& job) {
   for (CpuIsa const isa : supported_isas()) isas.push_back(name(isa));
   Json strategy_names = Json::array();
   for (Strategy const& strategy : strategies()) strategy_names.push_back(strategy.name);
+  std::string const no_gpu = cuda_unavailable();
   int level = MPI_THREAD_SINGLE;
   MPI_Query_thread(&level);
-  return {
-      {"ranks", ranks},
-      {"cores", sysconf(_SC_NPROCESSORS_ONLN)},
-      {"mpi", {{"library", mpi_library()}, {"thread_multiple", level == MPI_THREAD_MULTIPLE}}},
-      {"devices",
-       {{"cpu", {{"paths", isas}, {"chosen", make_cpu_device()->describe()}}},
-        {"cuda", {{"missing", cuda_unavailable()}, {"gpus", gpus_json()}}}}},
-      {"transports", {{"mpi", "available"}, {"nccl", nccl_version()}, {"peer", cuda_unavailable().empty()}}},
-      {"strategies", strategy_names},
-      {"max_head_dim", max_head_dim}};
+  return {{"ranks", ranks},
+          {"cores", sysconf(_SC_NPROCESSORS_ONLN)},
+          {"mpi", {{"library", mpi_library()}, {"thread_multiple", level == MPI_THREAD_MULTIPLE}}},
+          {"devices",
+           {{"cpu", {{"paths", isas}, {"chosen", make_cpu_device()->describe()}}},
+            {"cuda", {{"missing", no_gpu}, {"gpus", gpus_json()}}}}},
+          {"transports", {{"mpi", "available"}, {"nccl", nccl_version()}, {"peer", no_gpu.empty()}}},
+          {"strategies", strategy_names},
+          {"max_head_dim", max_head_dim}};
 }
 
 void print_info(std::FILE* people, Json const& info) {

@@ -18,12 +18,12 @@ namespace {
 constexpr double default_timeout_seconds = 60;
 
 TransportKind parse_transport(CommandLine const& line) {
-  std::array<std::string_view, 4> const names = {"auto", "mpi", "nccl", "peer"};
+  constexpr std::array kinds = {TransportKind::automatic, TransportKind::mpi, TransportKind::nccl,
+                                TransportKind::peer};
+  std::array<std::string_view, kinds.size()> names;
+  std::ranges::transform(kinds, names.begin(), [](TransportKind kind) { return name(kind); });
   std::string const asked(line.choose("transport", "auto", names));
-  return asked == "mpi"    ? TransportKind::mpi
-         : asked == "nccl" ? TransportKind::nccl
-         : asked == "peer" ? TransportKind::peer
-                           : TransportKind::automatic;
+  return kinds[static_cast<std::size_t>(std::ranges::find(names, asked) - names.begin())];
 }
 
 }  // namespace

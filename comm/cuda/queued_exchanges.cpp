@@ -46,10 +46,7 @@ void QueuedExchanges::await_oldest(std::function<void(std::string const&)> const
     poll(where(oldest));
     // Only once the exchange has begun: before that it waits for this rank's own work.
     bool const begun = cudaEventQuery(oldest.begin) == cudaSuccess;
-    if (begun && Clock::now() - start > world_.timeout()) {
-      throw PeerLost(fmt::format("{}, {}: no progress for {:.1f} s", peer_name(world_.rank()), where(oldest),
-                                 std::chrono::duration<double>(world_.timeout()).count()));
-    }
+    if (begun && Clock::now() - start > world_.timeout()) give_up(where(oldest));
     std::this_thread::yield();
   }
   PLAIT_CHECK_CUDA(cudaEventQuery(oldest.end));
@@ -71,8 +68,9 @@ void QueuedExchanges::await_oldest(std::function<void(std::string const&)> const
   outstanding_.pop_front();
 }
 
-std::string QueuedExchanges::peer_name(int rank) const {
-  return fmt::format("rank {} (host {})", rank, world_.places()[static_cast<std::size_t>(rank)].host);
+void QueuedExchanges::give_up(std::string const& where) const {
+  throw PeerLost(fmt::format("{}, {}: no progress for {:.1f} s", world_.describe(world_.rank()), where,
+                             std::chrono::duration<double>(world_.timeout()).count()));
 }
 
 std::string QueuedExchanges::block_name(std::uint64_t block) const {
@@ -86,7 +84,7 @@ std::string QueuedExchanges::describe(Exchange const& exchange) const {
     for (Message const& message : messages) {
       if (text.ends_with("…")) return;
       text += fmt::format("{}{} {} {} {}", text.empty() ? "" : ", ", verb, block_name(message.block),
-                          preposition, peer_name(message.peer));
+                          preposition, world_.describe(message.peer));
       if (text.size() > most_characters) text += ", …";
     }
   };

@@ -45,10 +45,11 @@ class QueuedExchanges {
       std::size_t most,
       std::function<void(std::string const& where)> const& poll = [](std::string const&) {});
 
+  /// @throws PeerLost: nothing has moved for the world's timeout @param where  as `await` tells it
+  [[noreturn]] void give_up(std::string const& where) const;
+
   /// "round 3: receiving kv [0, 512) from rank 3 (host b)": the latest.
   [[nodiscard]] std::string where() const { return where(outstanding_.back()); }
-  /// "rank 3 (host b)"
-  [[nodiscard]] std::string peer_name(int rank) const;
   [[nodiscard]] std::string block_name(std::uint64_t block) const;
 
   [[nodiscard]] std::vector<Flight> take_flights() { return std::exchange(flights_, {}); }

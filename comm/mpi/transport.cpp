@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../exchange_order.hpp"
 #include "exchange.hpp"
 #include "gathering.hpp"
 #include "reduction.hpp"
@@ -21,9 +22,7 @@ class MpiTransport : public Transport {
     std::vector<std::uint64_t> const none(static_cast<std::size_t>(world.size()));
     traffic_ = {.sent = none, .received = none};
     sequences_ = {.sent = none, .received = none};
-    naming_.peer = [&world](int rank) {
-      return fmt::format("rank {} (host {})", rank, world.places()[static_cast<std::size_t>(rank)].host);
-    };
+    naming_.peer = [&world](int rank) { return world.describe(rank); };
     naming_.block = [](std::uint64_t block) { return fmt::format("block {}", block); };
   }
 
@@ -41,7 +40,7 @@ class MpiTransport : public Transport {
   }
 
   void start(Exchange exchange, std::shared_ptr<void> keep_alive) override {
-    if (current_) throw std::logic_error("a transport's exchange is started before the last one is finished");
+    require_finished(current_ != nullptr);
     current_ =
         std::make_shared<ExchangeOperation>(world_.thread(), communicator_, chunk_bytes_, std::move(exchange),
                                             sequences_, naming_, std::move(keep_alive));
@@ -50,7 +49,7 @@ class MpiTransport : public Transport {
   }
 
   void finish() override {
-    if (!current_) throw std::logic_error("a transport's exchange is finished before it is started");
+    require_started(current_ != nullptr);
     auto const exchange = std::exchange(current_, nullptr);
     done_.get();
     exchange->add_traffic(traffic_);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
 #include <thread>
 #include <utility>
 
@@ -14,6 +13,7 @@
 #include "../cuda/queued_exchanges.hpp"
 #include "../cuda/scratch.hpp"
 #include "../cuda/stream.hpp"
+#include "../exchange_order.hpp"
 #include "plait/comm_error.hpp"
 #include "plait/transport_choice.hpp"
 
@@ -50,7 +50,7 @@ class NcclTransport : public Transport {
   }
 
   void start(Exchange exchange, std::shared_ptr<void> keep_alive) override {
-    if (started_) throw std::logic_error("a transport's exchange is started before the last one is finished");
+    require_finished(started_);
     started_ = true;
     // Sends read what was computed; receives overwrite what was read.
     ready_.record(compute_);
@@ -61,9 +61,7 @@ class NcclTransport : public Transport {
   }
 
   void finish() override {
-    if (!std::exchange(started_, false)) {
-      throw std::logic_error("a transport's exchange is finished before it is started");
-    }
+    require_started(std::exchange(started_, false));
     exchanges_.lead(compute_);
     await(QueuedExchanges::most_outstanding);
   }
@@ -181,13 +179,12 @@ class NcclTransport : public Transport {
     std::string const words = ncclGetErrorString(code);
     std::string const last = communicator_ != nullptr ? ncclGetLastError(communicator_) : "";
     abort();
-    throw CommError(fmt::format("{}, {}: NCCL: {}{}{}", exchanges_.peer_name(world_.rank()), what, words,
+    throw CommError(fmt::format("{}, {}: NCCL: {}{}{}", world_.describe(world_.rank()), what, words,
                                 last.empty() ? "" : "; ", last));
   }
   [[noreturn]] void give_up(std::string const& what) {
     abort();
-    throw PeerLost(fmt::format("{}, {}: no progress for {:.1f} s", exchanges_.peer_name(world_.rank()), what,
-                               std::chrono::duration<double>(world_.timeout()).count()));
+    exchanges_.give_up(what);
   }
   void abort() {
     if (communicator_ != nullptr) (void)ncclCommAbort(std::exchange(communicator_, nullptr));

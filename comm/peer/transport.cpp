@@ -2,15 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <set>
-#include <stdexcept>
 #include <utility>
 
 #include "../cuda/copy.hpp"
 #include "../cuda/queued_exchanges.hpp"
 #include "../cuda/scratch.hpp"
 #include "../cuda/stream.hpp"
+#include "../exchange_order.hpp"
 #include "introduction.hpp"
 #include "plait/comm_error.hpp"
 #include "plait/mpi_transport.hpp"
@@ -62,7 +61,7 @@ class PeerCopies : public Transport {
   }
 
   void start(Exchange exchange, std::shared_ptr<void> keep_alive) override {
-    if (started_) throw std::logic_error("a transport's exchange is started before the last one is finished");
+    require_finished(started_);
     started_ = true;
     // Sends read what was computed; receives overwrite what was read.
     events_.ready->record(compute_);
@@ -80,9 +79,7 @@ class PeerCopies : public Transport {
   }
 
   void finish() override {
-    if (!std::exchange(started_, false)) {
-      throw std::logic_error("a transport's exchange is finished before it is started");
-    }
+    require_started(std::exchange(started_, false));
     control_->finish();
     if (memory_.size() > most_allocations) {
       exchanges_.await(1);
@@ -172,9 +169,9 @@ class PeerCopies : public Transport {
   void send(Message const& message, Destination const& destination) {
     if (destination.bytes != message.bytes()) {
       throw CommError(fmt::format("{}, {}: {} has {} bytes, and {} expects {}",
-                                  exchanges_.peer_name(world_.rank()), exchanges_.where(),
+                                  world_.describe(world_.rank()), exchanges_.where(),
                                   exchanges_.block_name(message.block), message.bytes(),
-                                  exchanges_.peer_name(message.peer), destination.bytes));
+                                  world_.describe(message.peer), destination.bytes));
     }
     if (message.peer != world_.rank()) at(events_.peer_ready, message.peer).make_wait(stream_);
     std::vector<RowRun> into;
@@ -229,9 +226,8 @@ PeerAttempt make_peer_transport(World const& world, void* stream) {
   PeerEvents events;
   std::string refusal = introduce(world, events);
   if (!refusal.empty()) return {.refusal = std::move(refusal)};
-  return {
-      .transport = std::make_unique<PeerCopies>(world, static_cast<cudaStream_t>(stream), std::move(events)),
-      .refusal = {}};
+  return {.transport =
+              std::make_unique<PeerCopies>(world, static_cast<cudaStream_t>(stream), std::move(events))};
 }
 
 }  // namespace plait

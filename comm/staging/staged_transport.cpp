@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <stdexcept>
 #include <utility>
 
+#include "../exchange_order.hpp"
 #include "../pieces.hpp"
 
 namespace plait {
@@ -109,7 +109,7 @@ class StagedTransport : public Transport {
   }
 
   void start(Exchange exchange, std::shared_ptr<void> keep_alive) override {
-    if (started_) throw std::logic_error("a transport's exchange is started before the last one is finished");
+    require_finished(started_);
     round_ = exchange.round;
     keep_alive_ = std::move(keep_alive);
     // Copies out read what was computed; copies in overwrite what was read.
@@ -121,9 +121,7 @@ class StagedTransport : public Transport {
   }
 
   void finish() override {
-    if (!std::exchange(started_, false)) {
-      throw std::logic_error("a transport's exchange is finished before it is started");
-    }
+    require_started(std::exchange(started_, false));
     in_.make_room();
     std::size_t const steps = std::max(out_.steps(), in_.steps());
     for (std::size_t step = 0; step < steps; ++step) move(step);

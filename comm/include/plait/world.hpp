@@ -46,6 +46,7 @@ class [[nodiscard]] World {
   [[nodiscard]] int size() const;
   [[nodiscard]] std::vector<Place> const& places() const;  ///< one per rank, in rank order
   [[nodiscard]] Place const& place() const;                ///< this rank's
+  [[nodiscard]] std::string describe(int rank) const;      ///< for people: "rank 3 (host b)"
   [[nodiscard]] std::chrono::milliseconds timeout() const;
 
   /// Every rank's bytes, in rank order; lengths may differ. Collective, one at a time.
