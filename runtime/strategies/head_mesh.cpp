@@ -78,9 +78,10 @@ class HeadMesh {
   template <class Held>
   BlockId part(Slice slice, HeadRange heads, int home) {
     if (u_ > 1) return add<Held>(slice, heads, home);
-    // All heads: a block that there is.
+    // All heads: a block that there is, unless it is cut.
     auto const blocks = std::is_same_v<Held, Row> ? plan_.q_blocks(home) : plan_.kv_blocks(home);
-    return *std::ranges::find(blocks, slice, [&](BlockId id) { return plan_.block(id).slice; });
+    auto const whole = std::ranges::find(blocks, slice, [&](BlockId id) { return plan_.block(id).slice; });
+    return whole == blocks.end() ? add<Held>(slice, heads, home) : *whole;
   }
 
   [[nodiscard]] bool writes_either(int from, int to) const { return plan_.writes(from) || plan_.writes(to); }
@@ -199,9 +200,12 @@ class HeadMesh {
     }
   }
 
-  /// Whether half of what stays at home is kept for later. Of more than four ranks each keeps so little that
-  /// it is better folded while others' comes, and a mesh sends it on.
-  [[nodiscard]] bool keeps_a_half() const { return u_ > 1 && u_ <= 4 && grid_.a * grid_.b == 1; }
+  /// Whether half of what stays at home is kept for later, when results travel. Where heads are spread over
+  /// more than four ranks each keeps so little that it is better folded while others' comes, and a mesh
+  /// beside them sends it on; where keys travel too, their last ones meet what stays at home last.
+  [[nodiscard]] bool keeps_a_half() const {
+    return u_ == 1 ? grid_.a > 1 && grid_.b == 1 : u_ <= 4 && grid_.a * grid_.b == 1;
+  }
 
   template <class Held>
   void exchange(int rank, Lists<Slice> const& slices, std::vector<Held>& held) {
@@ -381,7 +385,7 @@ class HeadMesh {
     }
     if (busy) return;
     // Once all is here, outputs that travel home leave a share of the work at a time, before what stays.
-    bool const in_turns = u_ > 1 && round >= gathered_by_;
+    bool const in_turns = (u_ > 1 || keeps_a_half()) && round >= gathered_by_;
     if (in_turns && turn == 0) turn = share_of_a_round(rank);
     Index folded = 0;
     for (bool const stays : {false, true}) {

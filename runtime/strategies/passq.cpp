@@ -1,8 +1,8 @@
 // Pass-Q: keys and values stay; query blocks visit the ranks whose keys they see, and a partial state (m, l,
 // O) comes back from each visit to be merged at home. One head is split over ranks by its keys.
-#include "strategies.hpp"
-
+#include "home_folds.hpp"
 #include "plait/plan_builder.hpp"
+#include "strategies.hpp"
 
 namespace plait {
 namespace {
@@ -27,7 +27,8 @@ void travel(PlanBuilder& plan, int distance, std::vector<Visit>& arrived) {
 }  // namespace
 
 /// Stages of a visit, one round each: travel, fold at the host, return, merge at home. The visits to the rank
-/// at distance d travel in round d − 1, so all four stages of successive distances run at once.
+/// at distance d travel in round d − 1, so all four stages of successive distances run at once. What is
+/// folded at home is so while the first queries leave, and while the last states come back.
 Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
                 Extent const& extent) {
   require_no_arguments("passq", arguments);
@@ -36,14 +37,14 @@ Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view
   std::vector<Visit> arrived;
   std::vector<Visit> folded;
   std::vector<Visit> returned;
+  std::vector<HomeFolds> at_home;  // of the written ranks
   for (int const rank : plan.written()) {
-    for (BlockId const q : plan.q_blocks(rank)) {
-      for (BlockId const kv : plan.kv_blocks(rank)) {
-        if (plan.meet(q, kv)) plan.fold_at_home(rank, q, kv, at_rest);
-      }
-    }
+    fold_all(plan, at_home.emplace_back(home_folds(plan, rank)).first);
   }
   for (int round = 0; round < ranks + 2; ++round) {
+    for (HomeFolds const& rank : at_home) {
+      if (round == rank.farthest + 1) fold_all(plan, rank.last);
+    }
     for (Visit const& visit : returned) {
       int const home = plan.block(visit.q).home;
       plan.merge_at_home(home, visit.q, visit.slot);

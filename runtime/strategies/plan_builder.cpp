@@ -126,6 +126,10 @@ BlockId PlanBuilder::add_kv(Slice slice, HeadRange heads, int home) {
   return add(Tensor::kv, slice, heads, home);
 }
 
+Index PlanBuilder::pairs(BlockId q, BlockId kv) const {
+  return plan_.problem.mask.area(block(q).slice, block(kv).slice);
+}
+
 bool PlanBuilder::meet(BlockId q, BlockId kv) const {
   return plan_.problem.mask.meets(block(q).slice, block(kv).slice);
 }

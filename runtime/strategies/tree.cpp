@@ -7,6 +7,7 @@
 #include <bit>
 #include <numeric>
 
+#include "home_folds.hpp"
 #include "plait/plan_builder.hpp"
 #include "strategies.hpp"
 
@@ -121,7 +122,8 @@ class Tree {
   }
 
   void write() {
-    std::size_t folded = 0;
+    std::vector<HomeFold> const last = start_at_home();
+    std::size_t folded = 1;
     std::vector<std::size_t> reaches;  // how many ranks of a visit had the queries before each round
     for (std::size_t reach = 1; reach < most_; reach = next(reach)) {
       for (Visit& visit : visits_) spread(visit, reach);
@@ -133,6 +135,7 @@ class Tree {
     for (Visit& visit : visits_) fold(visit, folded, most_);
     plan_.end_round();
     if (return_ == Return::native) return reduce();
+    fold_all(plan_, last);  // beside the first returns
     for (auto reach = reaches.rbegin(); reach != reaches.rend(); ++reach) {
       std::vector<Returned> returned;
       for (Visit& visit : visits_) collect(visit, *reach, returned);
@@ -161,6 +164,21 @@ class Tree {
     for (; at != visit.members.end() && at->index < end; ++at) use(*at);
   }
 
+  /// Folds at home what is folded in the first round. @returns what is left
+  std::vector<HomeFold> start_at_home() {
+    std::vector<HomeFold> left;
+    for (int const rank : plan_.written()) {
+      if (return_ == Return::native) {  // a round of reductions has no folds
+        fold_all(plan_, meetings(plan_, rank));
+        continue;
+      }
+      HomeFolds const folds = home_folds(plan_, rank);
+      fold_all(plan_, folds.first);
+      left.insert(left.end(), folds.last.begin(), folds.last.end());
+    }
+    return left;
+  }
+
   /// The ranks that have the queries send them on.
   void spread(Visit& visit, std::size_t reach) {
     for_each(visit, reach, next(reach), [&](Member& to) {
@@ -170,16 +188,13 @@ class Tree {
     });
   }
 
-  /// The ranks [begin, end) of a visit fold their keys.
+  /// The ranks [begin, end) of a visit, without its home, fold their keys.
   void fold(Visit& visit, std::size_t begin, std::size_t end) {
     for_each(visit, begin, end, [&](Member& member) {
       if (!plan_.writes(member.rank)) return;
-      if (member.index > 0) member.state = plan_.acquire(member.rank, plan_.state_of(visit.q));
+      member.state = plan_.acquire(member.rank, plan_.state_of(visit.q));
       for (BlockId const kv : plan_.kv_blocks(member.rank)) {
-        if (!plan_.meet(visit.q, kv)) continue;
-        if (member.index == 0) {
-          plan_.fold_at_home(member.rank, visit.q, kv, at_rest);
-        } else {
+        if (plan_.meet(visit.q, kv)) {
           plan_.fold(member.rank, visit.q, member.slot, kv, at_rest, member.state);
         }
       }

@@ -296,6 +296,39 @@ TEST(Strategy, FoldsStartWithTheFirstRound) {
   }
 }
 
+/// The last states to come back find their home folding, not waiting.
+TEST(Strategy, TheLastStatesComeBackBesideFolds) {
+  Index const tokens = 16384;
+  for (int ranks = 2; ranks <= 8; ++ranks) {
+    for (auto const& [mask, layout] : {std::pair{Mask::full(tokens, tokens), "contiguous"},
+                                       std::pair{Mask::causal(tokens, tokens), "zigzag"}}) {
+      Problem const problem = problem_of(llama_like(tokens), mask);
+      for (std::string const& name :
+           {std::string("passq"), std::string("tree:direct"), fmt::format("mesh:{}x1", ranks)}) {
+        Plan const plan = make_plan(problem, make_layouts(layout, mask, ranks), name);
+        for (Program const& mine : plan.programs) {
+          std::size_t last = mine.rounds() - 1;
+          while (mine.round(last).receives.empty()) --last;
+          EXPECT_EQ(plan.block(mine.round(last).receives.back().block).tensor, Tensor::state);
+          EXPECT_FALSE(mine.round(last).folds.empty()) << name << " over " << ranks << ", " << layout;
+        }
+      }
+    }
+  }
+}
+
+/// One query to a long cache is folded once on each rank: a second fold would cost more than it hides.
+TEST(Strategy, ADecodingStepIsFoldedOnce) {
+  int const ranks = 4;
+  Shape shape = llama_like(65536);
+  shape.q_tokens = 4;
+  Problem const problem = problem_of(shape, Mask::full(4, 65536));
+  for (std::string const name : {"passq", "tree:log", "tree:direct", "tree:native"}) {
+    Plan const plan = make_plan(problem, make_layouts("contiguous", problem.mask, ranks), name);
+    for (Program const& mine : plan.programs) EXPECT_EQ(mine.folds.size(), 4u) << name;
+  }
+}
+
 TEST(Strategy, DocumentsThatStayAtHomeMoveNothing) {
   Mask const mask = Mask::documents(std::vector<Index>{64, 64, 64, 64});
   Problem const problem = problem_of(llama_like(256), mask);

@@ -64,6 +64,8 @@ class PlanBuilder {
   BlockId add_q(Slice slice, HeadRange heads, int home);
   BlockId add_kv(Slice slice, HeadRange heads, int home);
 
+  /// How many pairs of the two blocks the mask keeps.
+  [[nodiscard]] Index pairs(BlockId q, BlockId kv) const;
   /// Whether the mask keeps any pair of the two blocks; of the block and anything that `rank` owns at rest.
   [[nodiscard]] bool meet(BlockId q, BlockId kv) const;
   [[nodiscard]] bool rank_needs(int rank, BlockId kv) const;
