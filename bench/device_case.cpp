@@ -212,6 +212,7 @@ class FoldCase {
                                              .dtype = given_.dtype,
                                              .head_dim = given_.dim,
                                              .value_dim = given_.value_dim,
+                                             .lanes = given_.batch * given_.heads,
                                              .start = step.start,
                                              .finishes = step.finishes})});
     auto& state = states_[step.state];

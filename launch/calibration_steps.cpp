@@ -75,7 +75,8 @@ FoldBench::FoldBench(Device& device, FoldCase const& fold, ElementShape const& e
                               .bands = problem_.mask.bands(),
                               .dtype = shape.dtype,
                               .head_dim = shape.head_dim,
-                              .value_dim = shape.value_dim});
+                              .value_dim = shape.value_dim,
+                              .lanes = shape.batch * shape.q_heads});
   this->fold(Start::identity);
 }
 

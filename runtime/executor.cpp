@@ -65,6 +65,7 @@ void Executor::prepare(Fold const& step, bool finishes) {
                               .dtype = shape.dtype,
                               .head_dim = shape.head_dim,
                               .value_dim = shape.value_dim,
+                              .lanes = shape.batch * shape.group() * plan_.block(step.q).heads.size(),
                               .start = step.start,
                               .finishes = finishes});
 }

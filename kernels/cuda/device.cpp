@@ -6,10 +6,10 @@
 #include <numbers>
 
 #include "call.hpp"
-#include "fold_kernel.hpp"
+#include "fold_plan.hpp"
+#include "join_kernel.hpp"
 #include "plait/cuda_device.hpp"
 #include "state_kernels.hpp"
-#include "tiles.hpp"
 
 namespace plait {
 namespace cuda {
@@ -17,104 +17,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-class CudaMemory : public DeviceMemory {
- public:
-  explicit CudaMemory(std::size_t bytes) : bytes_(bytes) {
-    if (bytes > 0) PLAIT_CUDA(cudaMalloc(reinterpret_cast<void**>(&data_), bytes));
-  }
-  ~CudaMemory() override { (void)cudaFree(data_); }
-  CudaMemory(CudaMemory const&) = delete;
-  CudaMemory& operator=(CudaMemory const&) = delete;
-
-  std::byte* data() const override { return data_; }
-  std::size_t bytes() const override { return bytes_; }
-
- private:
-  std::size_t bytes_;
-  std::byte* data_ = nullptr;
-};
-
-/// Tiles of about 256 key blocks, which take 0.3 to 0.4 ms: what else waits for a multiprocessor waits so
-/// long, and to begin anew takes some 1% of it.
-std::int32_t tiles_in_a_turn(KernelTiles const& list) {
-  constexpr Index blocks_of_a_turn = 256;
-  auto const tiles = static_cast<Index>(list.tiles.size());
-  return static_cast<std::int32_t>(
-      std::max<Index>(1, blocks_of_a_turn * tiles / std::max<Index>(1, visited_blocks(list))));
-}
-
-/// The tile list in the device's memory: tiles, then segments.
-class CudaFoldPlan : public FoldPlan {
- public:
-  CudaFoldPlan(FoldKernel kernel, FoldShape const& shape, KernelTiles const& list)
-      : kernel_(kernel),
-        start_(shape.start),
-        finishes_(shape.finishes),
-        tile_count_(static_cast<std::int32_t>(list.tiles.size())),
-        cluster_(list.cluster),
-        tiles_per_turn_(tiles_in_a_turn(list)),
-        segments_at_(list.tiles.size() * sizeof(Tile)),
-        memory_(segments_at_ + list.segments.size() * sizeof(Segment)) {
-    if (memory_.bytes() == 0) return;
-    PLAIT_CUDA(cudaMemcpy(memory_.data(), list.tiles.data(), segments_at_, cudaMemcpyHostToDevice));
-    PLAIT_CUDA(cudaMemcpy(memory_.data() + segments_at_, list.segments.data(),
-                          list.segments.size() * sizeof(Segment), cudaMemcpyHostToDevice));
-  }
-
-  std::size_t bytes() const override { return memory_.bytes(); }
-  std::string kernel() const override {
-    return kernel_.describe() + (cluster_ > 1 ? ", in pairs that share keys" : "");
-  }
-
-  [[nodiscard]] FoldKernel const& launcher() const { return kernel_; }
-  [[nodiscard]] Start start() const { return start_; }
-  [[nodiscard]] bool finishes() const { return finishes_; }
-  [[nodiscard]] std::int32_t tile_count() const { return tile_count_; }
-  [[nodiscard]] std::int32_t cluster() const { return cluster_; }
-  [[nodiscard]] std::int32_t tiles_per_turn() const { return tiles_per_turn_; }
-  [[nodiscard]] Tile const* tiles() const { return reinterpret_cast<Tile const*>(memory_.data()); }
-  [[nodiscard]] Segment const* segments() const {
-    return reinterpret_cast<Segment const*>(memory_.data() + segments_at_);
-  }
-
- private:
-  FoldKernel kernel_;
-  Start start_;
-  bool finishes_;
-  std::int32_t tile_count_;
-  std::int32_t cluster_;
-  std::int32_t tiles_per_turn_;
-  std::size_t segments_at_;
-  CudaMemory memory_;
-};
-
 TensorArg tensor_arg(TensorView const& view) {
   return {.data = view.data,
           .batch_stride = view.batch_stride,
           .row_stride = view.row_stride,
           .head_stride = view.head_stride};
-}
-
-KernelTiles tiles_for(FoldKernel const& kernel, FoldShape const& shape, int cluster) {
-  TileList list = make_tile_list(shape.q, shape.kv, shape.bands, kernel.tile_rows * cluster);
-  // A state that is carried and not finished stays as it is where no key is seen.
-  if (shape.start == Start::carried && !shape.finishes) list.unseeing.clear();
-  return make_kernel_tiles(list, kernel.key_block, cluster);
-}
-
-/// Tiles in pairs that load keys together, where that outweighs what the pairs visit for one of their tiles
-/// alone.
-KernelTiles tiles_for(FoldKernel const& kernel, FoldShape const& shape) {
-  KernelTiles alone = tiles_for(kernel, shape, 1);
-  if (kernel.shared_key_time >= 1.0) return alone;
-  KernelTiles pairs = tiles_for(kernel, shape, 2);
-  auto const time = kernel.shared_key_time * static_cast<double>(visited_blocks(pairs));
-  return time < static_cast<double>(visited_blocks(alone)) ? pairs : alone;
-}
-
-bool is_banded(TileList const& list) {
-  Index const pairs = list.q_rows * list.kv_rows;
-  return list.area() != pairs;
 }
 
 /// The GPU's clock tied to the host's: events of one stream, and when the first of them passed.
@@ -180,14 +87,15 @@ class CudaDevice : public Device {
     return std::make_unique<CudaMemory>(bytes);
   }
 
-  std::size_t scratch_bytes() const override { return counters_->bytes(); }
+  std::size_t scratch_bytes() const override { return counters_->bytes() + parts_->bytes(); }
 
   std::unique_ptr<FoldPlan> prepare(FoldShape const& shape) override {
     use();
-    // Which kernel runs depends on whether the bands leave anything out, not on how rows are tiled.
-    TileList const whole = make_tile_list(shape.q, shape.kv, shape.bands, std::max<Index>(shape.q.size(), 1));
-    FoldKernel const kernel = choose_fold_kernel(info_, shape, is_banded(whole), options_.kernel);
-    return std::make_unique<CudaFoldPlan>(kernel, shape, tiles_for(kernel, shape));
+    auto prepared = std::make_unique<CudaFoldPlan>(shape, choose_tiles(info_, shape, options_.kernel));
+    if (prepared->scratch_bytes() > parts_->bytes()) {  // freeing the old one waits for what uses it
+      parts_ = std::make_unique<CudaMemory>(prepared->scratch_bytes());
+    }
+    return prepared;
   }
 
   void fold(FoldPlan const& plan, FoldOperands const& operands) override {
@@ -199,10 +107,13 @@ class CudaDevice : public Device {
     if (prepared.start() != operands.start) {
       throw std::logic_error("a fold starts as it was prepared to");
     }
-    if (prepared.tile_count() == 0 || operands.q.batch * operands.q.heads == 0) return;
-    prepared.launcher().launch(fold_args(prepared, operands), stream_);
-    // Two folds may run at the same time, and not three: they take turns at two pairs of counters.
-    counters_turn_ = 1 - counters_turn_;
+    Index const lanes = operands.q.batch * operands.q.heads;
+    if (prepared.is_empty() || lanes == 0) return;
+    if (prepared.is_split()) {
+      if (prepared.lanes() != lanes) throw std::logic_error("a fold has the heads it was prepared for");
+      return fold_parts(prepared, operands);
+    }
+    launch(prepared, fold_args(prepared, operands));
     follows_fold_ = !operands.output;
   }
 
@@ -247,6 +158,29 @@ class CudaDevice : public Device {
   /// The current device is a property of the calling thread.
   void use() const { PLAIT_CUDA(cudaSetDevice(info_.index)); }
 
+  void launch(CudaFoldPlan const& plan, FoldArgs const& args) {
+    plan.launcher().launch(args, stream_);
+    // Two folds may run at the same time, and not three: they take turns at two pairs of counters.
+    counters_turn_ = 1 - counters_turn_;
+  }
+
+  /// Each part of the keys from the identity to a state in scratch, then all of them to the state or output.
+  void fold_parts(CudaFoldPlan const& plan, FoldOperands const& operands) {
+    StateView const parts = plan.parts(parts_->data(), operands.q.batch, operands.q.heads);
+    FoldOperands to_scratch = operands;
+    to_scratch.state = parts;
+    to_scratch.start = Start::identity;
+    to_scratch.output.reset();
+    if (plan.tile_count() > 0) {
+      FoldArgs args = fold_args(plan, to_scratch);
+      args.state_rows = static_cast<std::int32_t>(parts.rows);
+      launch(plan, args);
+    }
+    launch_join(plan.join(parts), operands.state, operands.start, operands.output, stream_);
+    // What follows may begin early, as after any fold: it waits for the join before it writes anything.
+    follows_fold_ = !operands.output;
+  }
+
   FoldArgs fold_args(CudaFoldPlan const& plan, FoldOperands const& operands) const {
     auto* const counters = reinterpret_cast<std::int32_t*>(counters_->data()) + 2 * counters_turn_;
     FoldArgs args{.tiles = plan.tiles(),
@@ -258,6 +192,7 @@ class CudaDevice : public Device {
                   .group = static_cast<std::int32_t>(operands.q.heads / operands.k.heads),
                   .rows = static_cast<std::int32_t>(operands.q.rows),
                   .keys = static_cast<std::int32_t>(operands.k.rows),
+                  .state_rows = static_cast<std::int32_t>(operands.q.rows),
                   .head_dim = static_cast<std::int32_t>(operands.q.dim),
                   .value_dim = static_cast<std::int32_t>(operands.v.dim),
                   .q = tensor_arg(operands.q),
@@ -307,6 +242,7 @@ class CudaDevice : public Device {
   CudaOptions options_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaMemory> counters_;
+  std::unique_ptr<CudaMemory> parts_ = std::make_unique<CudaMemory>(0);  ///< states of folds that are split
   int counters_turn_ = 0;
   bool follows_fold_ = false;  ///< the stream's last kernel of ours is a fold that left a state
   Index l2_bytes_ = 0;

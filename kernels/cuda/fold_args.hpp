@@ -28,6 +28,7 @@ struct alignas(16) Tile {
   std::int32_t segment_begin;
   std::int32_t segment_end;
   Segment first;  ///< a copy of the first one, if there is one: a tile and where it starts come in one read
+  std::int32_t state_shift;  ///< how far behind a row of the block its row of the state lies
 };
 
 /// A tensor [batch, rows, heads, dim]; strides in elements.
@@ -49,13 +50,14 @@ struct FoldArgs {
   std::int32_t group;  ///< query heads per key/value head
   std::int32_t rows;
   std::int32_t keys;
+  std::int32_t state_rows;  ///< of a head in the state: `rows`, unless tiles are parts of others
   std::int32_t head_dim;
   std::int32_t value_dim;
   TensorArg q;
   TensorArg k;
   TensorArg v;
   float scale_log2;  ///< scale · log2(e)
-  float* m;          ///< [batch, q_heads, rows]; so is l; o is [batch, q_heads, rows, value_dim]
+  float* m;          ///< [batch, q_heads, state_rows]; so is l; o is [batch, q_heads, state_rows, value_dim]
   float* l;
   float* o;
   bool carried;   ///< read the state; else start from the identity

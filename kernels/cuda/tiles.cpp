@@ -73,7 +73,8 @@ KernelTiles make_kernel_tiles(TileList const& list, Index key_block, int cluster
                             .row_end = narrow(std::min(rows.begin + (i + 1) * part, rows.end)),
                             .segment_begin = static_cast<std::int32_t>(first),
                             .segment_end = static_cast<std::int32_t>(made.segments.size()),
-                            .first = first == made.segments.size() ? Segment{} : made.segments[first]});
+                            .first = first == made.segments.size() ? Segment{} : made.segments[first],
+                            .state_shift = 0});
     }
   };
   for (QueryTile const& tile : in_order(list.tiles)) {

@@ -175,6 +175,48 @@ TEST_P(CudaFold, RandomBands) {
   }
 }
 
+/// Few rows over many keys: decoding steps, a chunk of a prefill, few tiles of uneven length, rows without a
+/// key.
+TEST_P(CudaFold, FewTilesAreSplitByKeys) {
+  auto const check_split = [&](Case shape, std::vector<Band> const& bands) {
+    shape.padding_unit = 8;
+    shape.oracle_rows = 40;
+    test::Tensors tensors(*device_, dtype(), shape, 7);
+    test::GuardedState state(*device_, shape);
+    EXPECT_NE(
+        test::fold(*device_, tensors, bands, {0, shape.kv_rows}, state.view(), Start::identity).find("parts"),
+        std::string::npos)
+        << test::describe(shape);
+    test::check(*device_, dtype(), shape, bands, [&bands](Index q, Index k) {
+      return std::ranges::any_of(bands, [&](Band const& band) { return band.keeps(q, k); });
+    });
+  };
+  for (auto const& [dim, value_dim] :
+       {std::pair<Index, Index>{64, 64}, {128, 128}, {256, 256}, {192, 128}, {40, 24}}) {
+    for (Index const q_rows : {1, 130}) {
+      Case const shape{.q_rows = q_rows,
+                       .kv_rows = 9000,
+                       .q_heads = 8,
+                       .kv_heads = 2,
+                       .dim = dim,
+                       .value_dim = value_dim,
+                       .batch = 2};
+      check_split(shape, {full(shape)});
+    }
+  }
+  Case shape{.q_rows = 1000, .kv_rows = 9000, .dim = 128, .value_dim = 128};
+  Band causal = full(shape);
+  causal.hi = 8000;
+  check_split(shape, {causal});
+  causal.q = {200, 700};
+  check_split(shape, {causal});  // rows before and after see nothing
+  check_split(shape, {Band{.q = {0, 300}, .kv = {0, 8000}},
+                      Band{.q = {300, 1000}, .kv = {6000, 9000}, .lo = 5500, .hi = 8000}});
+  test::check_carried_in_any_order(
+      *device_, dtype(), {.q_heads = 2, .dim = 128, .value_dim = 128, .padding_unit = 8, .oracle_rows = 70},
+      40);
+}
+
 TEST_P(CudaFold, LargeLogitsStayFinite) {
   // Scores up to about ±1e4: one key takes all of the weight.
   check_full_and_causal({.q_rows = 100, .kv_rows = 300, .dim = 64, .value_dim = 16, .spread = 30.0f});

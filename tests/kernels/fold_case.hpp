@@ -204,6 +204,7 @@ inline std::string fold(Device& device, Tensors const& tensors, std::span<Band c
                                     .dtype = q.dtype,
                                     .head_dim = q.dim,
                                     .value_dim = tensors.v.view().dim,
+                                    .lanes = q.batch * q.heads,
                                     .start = start,
                                     .finishes = output.has_value()});
   device.fold(*plan, {.q = q,

@@ -3,7 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
+#include <set>
+
+#include "split.hpp"
 
 namespace plait::cuda {
 namespace {
@@ -90,6 +94,95 @@ void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, I
       ASSERT_EQ(visit.times(row, key), want) << "row " << row << ", key " << key;
     }
   }
+}
+
+/// Parts of tiles: each kept pair once, no part too long, each row listed once, and no two parts' states in
+/// one place.
+void check_split(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, Index key_block,
+                 Index most_blocks) {
+  KernelTiles const whole = make_kernel_tiles(make_tile_list(q, kv, bands, tile_rows), key_block);
+  SplitTiles const made = split_keys(whole, most_blocks, key_block, tile_rows);
+  Visit visit(q.size(), kv.size(), key_block);
+  std::vector<int> listed(static_cast<std::size_t>(q.size()), 0);
+  std::set<Index> states;
+  std::size_t next = 0;
+  for (SplitRows const& rows : made.rows) {
+    for (Index row = rows.row_begin; row < rows.row_end; ++row) ++listed[static_cast<std::size_t>(row)];
+    for (Index part = 0; part < rows.parts; ++part) {
+      ASSERT_LT(next, made.parts.tiles.size());
+      Tile const& tile = made.parts.tiles[next++];
+      EXPECT_EQ(tile.row_begin, rows.row_begin);
+      EXPECT_EQ(tile.row_end, rows.row_end);
+      Index const state = tile.row_begin + tile.state_shift;
+      EXPECT_EQ(state, rows.state_row + part * tile_rows);
+      EXPECT_EQ(state % tile_rows, 0);
+      EXPECT_LE(state + tile_rows, made.state_rows);
+      EXPECT_TRUE(states.insert(state).second);
+      Index blocks = 0;
+      ASSERT_LT(tile.segment_begin, tile.segment_end);
+      EXPECT_EQ(tile.first.begin, made.parts.segments[static_cast<std::size_t>(tile.segment_begin)].begin);
+      for (std::int32_t at = tile.segment_begin; at < tile.segment_end; ++at) {
+        visit.segment(tile, made.parts.segments[static_cast<std::size_t>(at)]);
+        blocks += made.parts.segments[static_cast<std::size_t>(at)].blocks;
+      }
+      EXPECT_LE(blocks, most_blocks);
+    }
+  }
+  EXPECT_EQ(next, made.parts.tiles.size());
+  for (int const times : listed) ASSERT_EQ(times, 1);
+  for (Index row = 0; row < q.size(); ++row) {
+    for (Index key = 0; key < kv.size(); ++key) {
+      int want = 0;
+      for (Band const& band : bands) want += band.keeps(q.begin + row, kv.begin + key) ? 1 : 0;
+      ASSERT_EQ(visit.times(row, key), want) << "row " << row << ", key " << key;
+    }
+  }
+}
+
+TEST(KernelTiles, PartsVisitEachKeptPairOnce) {
+  std::mt19937 random(5);
+  auto const draw = [&](Index low, Index high) {
+    return std::uniform_int_distribution<Index>(low, high)(random);
+  };
+  for (int trial = 0; trial < 200; ++trial) {
+    SCOPED_TRACE(trial);
+    Slice const q{draw(0, 50), 50 + draw(1, 150)};
+    Slice const kv{draw(0, 50), 50 + draw(1, 700)};
+    std::vector<Band> bands;
+    for (Index begin = kv.begin; begin < kv.end;) {  // side by side, so that none overlap
+      Index const end = std::min(begin + draw(1, 300), kv.end);
+      Index const lo = draw(-300, 300);
+      bands.push_back(
+          {.q = {draw(q.begin, q.end - 1), q.end}, .kv = {begin, end}, .lo = lo, .hi = lo + draw(0, 600)});
+      begin = end;
+    }
+    check_split(q, kv, bands, 64, 16, draw(1, 12));
+  }
+}
+
+/// Folds of few tiles are split, so that every multiprocessor has about as much to do, and no others.
+TEST(KernelTiles, FewTilesAreSplit) {
+  constexpr Index multiprocessors = 132;
+  auto const tiles_of = [](Index q_rows, Index kv_rows, bool causal) {
+    Band band{.q = {0, q_rows}, .kv = {0, kv_rows}};
+    if (causal) band.hi = kv_rows - q_rows;
+    return make_kernel_tiles(make_tile_list(band.q, band.kv, std::span(&band, 1), 128), 128);
+  };
+  // One tile of 1,024 blocks; eight heads of it; a few tokens to a short cache; a long prefill.
+  EXPECT_EQ(blocks_of_a_part(tiles_of(1, 131072, false), 1, multiprocessors, 0), 8);
+  EXPECT_EQ(blocks_of_a_part(tiles_of(1, 131072, false), 8, multiprocessors, 0), 64);
+  EXPECT_EQ(blocks_of_a_part(tiles_of(16, 512, true), 8, multiprocessors, 0), 0);
+  EXPECT_EQ(blocks_of_a_part(tiles_of(65536, 65536, true), 8, multiprocessors, 0), 0);
+  EXPECT_EQ(blocks_of_a_part(tiles_of(132 * 128, 65536, false), 1, multiprocessors, 0), 0);
+  // 64 tiles that see 7 to 8 thousandths of all keys each leave half of the multiprocessors idle.
+  Index const half = blocks_of_a_part(tiles_of(8192, 65536, true), 1, multiprocessors, 0);
+  EXPECT_GT(half, 0);
+  EXPECT_LE(half, 256);
+  EXPECT_EQ(blocks_of_a_part(tiles_of(1, 131072, false), 0, multiprocessors, 0), 0) << "heads are not known";
+  EXPECT_EQ(blocks_of_a_part(KernelTiles{}, 8, multiprocessors, 0), 0);
+  // Between others that use the other half nothing is gained.
+  EXPECT_GT(blocks_of_a_part(tiles_of(8192, 8192, false), 1, multiprocessors, 0), 0);
+  EXPECT_EQ(blocks_of_a_part(tiles_of(8192, 8192, false), 1, multiprocessors, 2), 0);
 }
 
 TEST(KernelTiles, TheDiagonalComesLast) {

@@ -57,6 +57,16 @@ TEST(Merge, WithTheIdentityGivesTheOtherBitForBit) {
   }
 }
 
+/// A row all of whose scores are NaN has no maximum, and an l that is NaN: no merge may lose it.
+TEST(Merge, KeepsNaNs) {
+  float const nan = std::numeric_limits<float>::quiet_NaN();
+  Row const lost{-infinity, nan, nan};
+  for (Row const& row : {merge({}, lost), merge(lost, {}), merge(lost, lost)}) {
+    EXPECT_EQ(row.m, -infinity);
+    EXPECT_TRUE(std::isnan(row.l));
+  }
+}
+
 TEST(Merge, CommutesBitForBit) {
   auto const all = rows();
   for (Row const& a : all) {

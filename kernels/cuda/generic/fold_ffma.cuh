@@ -174,7 +174,7 @@ __device__ RowSlice<Fold::groups, 4> row_slice() {
 template <class Fold>
 __device__ void begin_rows(FoldArgs const& args, Item const& item, bool wide, int row, float (&m)[4],
                            float (&l)[4], typename Fold::Output& o) {
-  std::int64_t const first = (std::int64_t{item.b} * args.q_heads + item.head) * args.rows;
+  std::int64_t const first = first_state_row(args, item);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     m[i] = -INFINITY;
@@ -190,7 +190,7 @@ __device__ void begin_rows(FoldArgs const& args, Item const& item, bool wide, in
 template <class Fold>
 __device__ void end_rows(FoldArgs const& args, Item const& item, WideAccess const& wide, int row,
                          float const (&m)[4], float (&l)[4], typename Fold::Output const& o) {
-  std::int64_t const first = (std::int64_t{item.b} * args.q_heads + item.head) * args.rows;
+  std::int64_t const first = first_state_row(args, item);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
 #pragma unroll

@@ -185,7 +185,7 @@ __device__ void begin_rows(FoldArgs const& args, Item const& item, bool wide, in
                            float (&l)[2], typename Fold::Output& o) {
   int const lane = static_cast<int>(threadIdx.x) % 4;
   RowSlice<Fold::dim / 8, 2> const slice{.first = 2 * lane, .step = 8, .leads = lane == 0};
-  std::int64_t const first = (std::int64_t{item.b} * args.q_heads + item.head) * args.rows;
+  std::int64_t const first = first_state_row(args, item);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float columns[Fold::dim / 8][2] = {};
@@ -207,7 +207,7 @@ __device__ void end_rows(FoldArgs const& args, Item const& item, WideAccess cons
                          float const (&m)[2], float (&l)[2], typename Fold::Output const& o) {
   int const lane = static_cast<int>(threadIdx.x) % 4;
   RowSlice<Fold::dim / 8, 2> const slice{.first = 2 * lane, .step = 8, .leads = lane == 0};
-  std::int64_t const first = (std::int64_t{item.b} * args.q_heads + item.head) * args.rows;
+  std::int64_t const first = first_state_row(args, item);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     l[r] += __shfl_xor_sync(0xffffffffu, l[r], 1);

@@ -68,6 +68,11 @@ __device__ inline Item find_item(FoldArgs const& args, unsigned index) {
           .head = static_cast<int>(head % static_cast<unsigned>(args.q_heads))};
 }
 
+/// Where row 0 of the block would lie in the state, were it a row of the item's tile.
+__device__ inline std::int64_t first_state_row(FoldArgs const& args, Item const& item) {
+  return (std::int64_t{item.b} * args.q_heads + item.head) * args.state_rows + item.tile.state_shift;
+}
+
 /// Address of element (b, row, head, 0).
 template <class T>
 __device__ T const* row_of(TensorArg const& tensor, int b, int row, int head) {

@@ -50,12 +50,14 @@ inline CUtensorMap tensor_map(char const* what, TensorArg const& tensor, CUtenso
   return map;
 }
 
-/// The map of a state's O, [heads of all batch entries, rows, value_dim] of fp32, with boxes of 64 rows.
+/// The map of a state's O, [heads of all batch entries, state rows, value_dim] of fp32, with boxes of 64
+/// rows.
 inline CUtensorMap state_map(FoldArgs const& args) {
   auto const row_bytes = static_cast<cuuint64_t>(args.value_dim) * sizeof(float);
-  cuuint64_t const extents[3] = {static_cast<cuuint64_t>(args.value_dim), static_cast<cuuint64_t>(args.rows),
+  cuuint64_t const extents[3] = {static_cast<cuuint64_t>(args.value_dim),
+                                 static_cast<cuuint64_t>(args.state_rows),
                                  static_cast<cuuint64_t>(args.q_heads) * static_cast<cuuint64_t>(args.batch)};
-  cuuint64_t const strides[2] = {row_bytes, row_bytes * static_cast<cuuint64_t>(args.rows)};
+  cuuint64_t const strides[2] = {row_bytes, row_bytes * static_cast<cuuint64_t>(args.state_rows)};
   cuuint32_t const box[3] = {state_columns, 64, 1};
   cuuint32_t const steps[3] = {1, 1, 1};
   CUtensorMap map{};

@@ -58,7 +58,7 @@ class RowAccess {
   __device__ __forceinline__ void enter(Work const& work) const {
     if constexpr (C::stages_rows) {
       if (is_staged(work.tile)) {
-        ask_for({work.tile.row_begin + 64 * warpgroup_, work.head, work.batch});
+        ask_for({work.tile.row_begin + work.tile.state_shift + 64 * warpgroup_, work.head, work.batch});
       }
     }
   }

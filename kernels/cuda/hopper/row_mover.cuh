@@ -39,8 +39,8 @@ class RowMover {
     if (args_.carried) {
       for_each_row(box, [&](int row, RowSums& sums, int at) {
         std::int64_t const place = state_row(args_, box.batch, box.head, row);
-        sums.m[at] = row < args_.rows ? args_.m[place] : minus_infinity;
-        sums.l[at] = row < args_.rows ? args_.l[place] : 0.0f;
+        sums.m[at] = row < args_.state_rows ? args_.m[place] : minus_infinity;
+        sums.l[at] = row < args_.state_rows ? args_.l[place] : 0.0f;
       });
     }
     __syncwarp();
@@ -64,7 +64,7 @@ class RowMover {
     if (lane() == 0) send_values(box);
     __syncwarp();
     for_each_row(box, [&](int row, RowSums const& sums, int at) {
-      if (row >= args_.rows) return;
+      if (row >= args_.state_rows) return;
       if (args_.finishes) {
         write_lse(args_, box.batch, box.head, row, sums.m[at], sums.l[at]);
       } else {

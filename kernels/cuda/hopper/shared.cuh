@@ -66,7 +66,8 @@ struct alignas(16) KeyBlock {
   std::int32_t last;  ///< whether the segment is the tile's last one
 };
 
-/// Where a warpgroup's rows of a tile lie, as TMA counts; no row is the end.
+/// Where a warpgroup's rows of a tile lie, as TMA counts, in the state and in the output (whose rows are the
+/// same unless the tile is a part of another, which is not finished); no row is the end.
 struct RowBox {
   std::int32_t row;
   std::int32_t head;
@@ -161,7 +162,8 @@ struct Maps {
 /// Whether a warpgroup's rows of a tile are 64 of the state's, or end with the state: what is copied as a
 /// whole box.
 __device__ __forceinline__ bool is_box(FoldArgs const& args, Tile const& tile, int warpgroup) {
-  return tile.row_begin + 64 * (warpgroup + 1) <= tile.row_end || tile.row_end == args.rows;
+  return tile.row_begin + 64 * (warpgroup + 1) <= tile.row_end ||
+         tile.row_end + tile.state_shift == args.state_rows;
 }
 
 /// Writes a finished row's lse, if it is asked for.
@@ -172,12 +174,13 @@ __device__ __forceinline__ void write_lse(FoldArgs const& args, int batch, int h
       l == 0.0f ? minus_infinity : natural_lse(m, l);
 }
 
-/// The index of a row of a head among the rows of the state.
+/// The index of a row of a head's state among all of the state.
 __device__ __forceinline__ std::int64_t state_row(FoldArgs const& args, int batch, int head, int row) {
-  return (static_cast<std::int64_t>(batch) * args.q_heads + head) * args.rows + row;
+  return (static_cast<std::int64_t>(batch) * args.q_heads + head) * args.state_rows + row;
 }
+/// Of a row of the block, in a tile.
 __device__ __forceinline__ std::int64_t state_row(FoldArgs const& args, Work const& work, int row) {
-  return state_row(args, work.batch, work.head, row);
+  return state_row(args, work.batch, work.head, row + work.tile.state_shift);
 }
 
 }  // namespace plait::cuda::hopper

@@ -9,8 +9,8 @@
 namespace plait {
 
 /// Instruction sets with a fold of their own; `scalar` is the reference path. Those of 16-bit types multiply
-/// in fp32, but avx512_bf16 (VDPBF16PS) and amx_bf16 (tiles) multiply bf16 as it is; they fold the other types
-/// as avx512 does.
+/// in fp32, but avx512_bf16 (VDPBF16PS) and amx_bf16 (tiles) multiply bf16 as it is; they fold the other
+/// types as avx512 does.
 enum class CpuIsa : std::uint8_t { scalar, avx2, avx512, avx512_bf16, amx_bf16 };
 
 [[nodiscard]] std::string_view name(CpuIsa isa);

@@ -33,6 +33,9 @@ struct FoldShape {
   DType dtype = DType::f32;
   Index head_dim = 0;
   Index value_dim = 0;
+  /// Query heads of all batch entries; 0: not known. Where there are few rows and heads for the device, keys
+  /// are split too, and the fold must then be run with so many.
+  Index lanes = 0;
   Start start = Start::identity;  ///< how it will mostly be run: a hint for the choice of a kernel
   bool finishes = false;          ///< the fold writes the output: rows without a key are visited too
 };

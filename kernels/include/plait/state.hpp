@@ -62,12 +62,16 @@ struct RowMerge {
 };
 
 /// The merge of rows with references `left_m` and `right_m`; apply the result to l and to each element of O.
-/// No NaN arises from −inf − (−inf): with an identity on either side no difference is formed.
+/// No NaN arises from −inf − (−inf): with an identity on either side no difference is formed. Two rows of
+/// −inf are added as they are: both are the identity, unless all scores of one were NaN, which then shows in
+/// l.
 [[nodiscard]] PLAIT_HOST_DEVICE inline RowMerge merge_rows(float left_m, float right_m) {
   bool const right_is_high = right_m > left_m;
   float const high = right_is_high ? right_m : left_m;
   float const low = right_is_high ? left_m : right_m;
-  bool const low_is_identity = low == -std::numeric_limits<float>::infinity();
+  constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+  if (high == minus_infinity) return {high, 1.0f, right_is_high, false};
+  bool const low_is_identity = low == minus_infinity;
   return {high, low_is_identity ? 0.0f : std::exp2(low - high), right_is_high, low_is_identity};
 }
 
