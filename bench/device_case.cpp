@@ -213,6 +213,7 @@ class FoldCase {
                                              .head_dim = given_.dim,
                                              .value_dim = given_.value_dim,
                                              .lanes = given_.batch * given_.heads,
+                                             .group = given_.heads / given_.kv_heads,
                                              .start = step.start,
                                              .finishes = step.finishes})});
     auto& state = states_[step.state];

@@ -76,7 +76,8 @@ FoldBench::FoldBench(Device& device, FoldCase const& fold, ElementShape const& e
                               .dtype = shape.dtype,
                               .head_dim = shape.head_dim,
                               .value_dim = shape.value_dim,
-                              .lanes = shape.batch * shape.q_heads});
+                              .lanes = shape.batch * shape.q_heads,
+                              .group = shape.group()});
   this->fold(Start::identity);
 }
 

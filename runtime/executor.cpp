@@ -66,6 +66,7 @@ void Executor::prepare(Fold const& step, bool finishes) {
                               .head_dim = shape.head_dim,
                               .value_dim = shape.value_dim,
                               .lanes = shape.batch * shape.group() * plan_.block(step.q).heads.size(),
+                              .group = shape.group(),
                               .start = step.start,
                               .finishes = finishes});
 }

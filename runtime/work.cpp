@@ -53,18 +53,26 @@ FoldWork fold_work(Problem const& problem, Block const& q, Block const& kv, Star
   // A fold that starts a state writes all of its rows, and reads none.
   double const state = start == Start::carried ? 2.0 * bytes_of(Tensor::state, rows, q.heads)
                                                : bytes_of(Tensor::state, q.slice, q.heads);
+  // As a GPU takes them (Device::prepare).
+  bool const rows_are_heads = rows.size() == 1;
+  auto const group = static_cast<double>(rows_are_heads ? shape.group() : 1);
   double const flops_per_pair = 2.0 * heads * static_cast<double>(shape.head_dim + shape.value_dim);
   return {.flops = pairs * flops_per_pair,
           .edge_flops = static_cast<double>(edges) * flops_per_pair,
           .row_bytes = bytes_of(Tensor::q, rows, q.heads) + state,
           .key_bytes = bytes_of(Tensor::kv, keys, kv.heads),
-          .query_heads = heads,
-          .rows = static_cast<double>(rows.size())};
+          .query_heads = heads / group,
+          .rows = group * static_cast<double>(rows.size()),
+          .keys = static_cast<double>(keys.size())};
 }
 
 double busy_share(FoldWork const& work, Machine const& machine) {
+  constexpr double keys_of_a_part = 1024;
   double const tiles = work.query_heads * std::ceil(work.rows / machine.tile_rows);
-  return tiles == 0 ? 1.0 : std::min(1.0, tiles / machine.units);
+  if (machine.units == 1 || tiles == 0) return 1.0;
+  double const filled = work.query_heads * work.rows / (tiles * machine.tile_rows);
+  double const parts = std::max(1.0, work.keys / keys_of_a_part);
+  return filled * std::min(1.0, tiles * parts / machine.units);
 }
 
 double seconds(FoldWork const& work, Machine const& machine) {

@@ -126,7 +126,8 @@ class CpuDevice : public Device {
         }
         if (output.lse == nullptr) continue;
         // In double: rounded once, though m and log2(l) may cancel.
-        output.lse[b * output.lse_batch_stride + head * output.lse_head_stride + row] =
+        output
+            .lse[b * output.lse_batch_stride + head * output.lse_head_stride + row * output.lse_row_stride] =
             sees ? static_cast<float>(std::numbers::ln2 * (static_cast<double>(state.m[at]) +
                                                            std::log2(static_cast<double>(state.l[at]))))
                  : -infinity;

@@ -98,9 +98,10 @@ class CudaDevice : public Device {
     return prepared;
   }
 
-  void fold(FoldPlan const& plan, FoldOperands const& operands) override {
+  void fold(FoldPlan const& plan, FoldOperands const& given) override {
     use();
     auto const& prepared = dynamic_cast<CudaFoldPlan const&>(plan);
+    FoldOperands const operands = prepared.rows_are_heads() ? heads_as_rows(given) : given;
     if (prepared.finishes() != operands.output.has_value()) {
       throw std::logic_error("a fold has an output iff it was prepared to finish");
     }
@@ -109,10 +110,10 @@ class CudaDevice : public Device {
     }
     Index const lanes = operands.q.batch * operands.q.heads;
     if (prepared.is_empty() || lanes == 0) return;
-    if (prepared.is_split()) {
-      if (prepared.lanes() != lanes) throw std::logic_error("a fold has the heads it was prepared for");
-      return fold_parts(prepared, operands);
+    if (prepared.lanes() != 0 && prepared.lanes() != lanes) {
+      throw std::logic_error("a fold has the heads it was prepared for");
     }
+    if (prepared.is_split()) return fold_parts(prepared, operands);
     launch(prepared, fold_args(prepared, operands));
     follows_fold_ = !operands.output;
   }
@@ -211,6 +212,7 @@ class CudaDevice : public Device {
                   .lse = nullptr,
                   .lse_batch_stride = 0,
                   .lse_head_stride = 0,
+                  .lse_row_stride = 0,
                   .follows_fold = follows_fold_,
                   .next_item = counters,
                   .finished_ctas = counters + 1,
@@ -224,6 +226,7 @@ class CudaDevice : public Device {
       args.lse = operands.output->lse;
       args.lse_batch_stride = operands.output->lse_batch_stride;
       args.lse_head_stride = operands.output->lse_head_stride;
+      args.lse_row_stride = operands.output->lse_row_stride;
     }
     return args;
   }

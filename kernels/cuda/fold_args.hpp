@@ -69,6 +69,7 @@ struct FoldArgs {
   float* lse;  ///< or null
   std::int64_t lse_batch_stride;
   std::int64_t lse_head_stride;
+  std::int64_t lse_row_stride;
   bool follows_fold;  ///< the stream's last work was a fold that wrote nothing but a state: may begin before
                       ///< that one has ended
   std::int32_t* next_item;      ///< a counter that is 0 before and after each launch

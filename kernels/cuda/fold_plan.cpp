@@ -27,6 +27,7 @@ std::int32_t most_parts(std::vector<SplitRows> const& split) {
 std::string describe(FoldTiles const& tiles) {
   std::string name = tiles.kernel.describe();
   if (tiles.list.cluster > 1) name += ", in pairs that share keys";
+  if (tiles.rows_are_heads) name += ", heads as rows";
   if (!tiles.split.empty()) name += fmt::format(", keys in up to {} parts", most_parts(tiles.split));
   return name;
 }
@@ -54,10 +55,49 @@ bool is_banded(FoldShape const& shape) {
   return whole.area() != whole.q_rows * whole.kv_rows;
 }
 
+/// What one query sees is the same for all rows that its heads become.
+std::vector<Band> bands_of_all_heads(FoldShape const& shape) {
+  std::vector<Band> bands;
+  for (Band const& band : shape.bands) {
+    Band const seen = tighten(intersect(band, shape.q, shape.kv));
+    if (!seen.kv.empty()) bands.push_back({.q = {0, shape.group}, .kv = seen.kv});
+  }
+  return bands;
+}
+
 }  // namespace
 
-FoldTiles choose_tiles(CudaDeviceInfo const& device, FoldShape const& shape,
+FoldOperands heads_as_rows(FoldOperands operands) {
+  Index const group = operands.q.heads / operands.k.heads;
+  auto const seen = [group](auto& tensor) {
+    tensor.rows = group;
+    tensor.heads /= group;
+    tensor.row_stride = tensor.head_stride;
+    tensor.head_stride *= group;
+  };
+  seen(operands.q);
+  operands.state.rows = group;
+  operands.state.heads /= group;
+  if (operands.output) {
+    Output& output = *operands.output;
+    seen(output.out);
+    output.lse_row_stride = output.lse_head_stride;
+    output.lse_head_stride *= group;
+  }
+  return operands;
+}
+
+FoldTiles choose_tiles(CudaDeviceInfo const& device, FoldShape const& given,
                        std::optional<CudaKernel> forced) {
+  FoldShape shape = given;
+  std::vector<Band> bands;
+  bool const rows_are_heads = given.q.size() == 1 && given.group > 1 && given.lanes > 0;
+  if (rows_are_heads) {
+    bands = bands_of_all_heads(given);
+    shape.q = {0, given.group};
+    shape.bands = bands;
+    shape.lanes /= given.group;
+  }
   bool const banded = is_banded(shape);
   FoldShape parts = shape;  // they all leave states
   parts.start = Start::identity;
@@ -69,18 +109,28 @@ FoldTiles choose_tiles(CudaDeviceInfo const& device, FoldShape const& shape,
   Index const most = blocks_of_a_part(whole, shape.lanes, device.multiprocessors, neighbours);
   if (most > 0) {
     SplitTiles split = split_keys(whole, most, for_parts.key_block, for_parts.tile_rows);
-    return {for_parts, std::move(split.parts), std::move(split.rows), split.state_rows};
+    return {.kernel = for_parts,
+            .list = std::move(split.parts),
+            .split = std::move(split.rows),
+            .state_rows = split.state_rows,
+            .lanes = shape.lanes,
+            .rows_are_heads = rows_are_heads};
   }
   FoldKernel const kernel = choose_fold_kernel(device, shape, banded, forced);
-  return {.kernel = kernel, .list = tiles_for(kernel, shape), .split = {}};
+  return {.kernel = kernel,
+          .list = tiles_for(kernel, shape),
+          .split = {},
+          .lanes = rows_are_heads ? shape.lanes : 0,
+          .rows_are_heads = rows_are_heads};
 }
 
 CudaFoldPlan::CudaFoldPlan(FoldShape const& shape, FoldTiles const& tiles)
     : kernel_(tiles.kernel),
       start_(shape.start),
       finishes_(shape.finishes),
+      rows_are_heads_(tiles.rows_are_heads),
       value_dim_(shape.value_dim),
-      lanes_(shape.lanes),
+      lanes_(tiles.lanes),
       state_rows_(tiles.state_rows),
       tile_count_(static_cast<std::int32_t>(tiles.list.tiles.size())),
       cluster_(tiles.list.cluster),

@@ -17,7 +17,13 @@ struct FoldTiles {
   KernelTiles list;
   std::vector<SplitRows> split;  ///< none: tiles are whole
   Index state_rows = 0;          ///< of a head in scratch, if they are not
+  Index lanes = 0;               ///< that they are for; 0: any
+  bool rows_are_heads = false;   ///< of one query, the heads of a key/value head are rows of one
 };
+
+/// The operands of a fold of one query, whose heads are rows of the key/value head that they read, so that
+/// they read it once: the same memory, seen otherwise.
+[[nodiscard]] FoldOperands heads_as_rows(FoldOperands operands);
 
 /// Chooses the kernel; and pairs of tiles that load keys together, or parts of tiles, where either pays.
 /// @throws Unsupported, saying what would work
@@ -44,9 +50,12 @@ class CudaFoldPlan : public FoldPlan {
     return reinterpret_cast<Segment const*>(memory_.data() + segments_at_);
   }
 
+  /// Whether it takes operands as heads_as_rows sees them.
+  [[nodiscard]] bool rows_are_heads() const { return rows_are_heads_; }
+
   /// Whether tiles are parts, which leave their states in scratch.
   [[nodiscard]] bool is_split() const { return split_count_ > 0; }
-  /// How many query heads of all batch entries it was split for.
+  /// Of how many query heads of all batch entries, as operands then have them, it is; 0: any.
   [[nodiscard]] Index lanes() const { return lanes_; }
   /// Of the parts' states, of all heads.
   [[nodiscard]] std::size_t scratch_bytes() const;
@@ -57,6 +66,7 @@ class CudaFoldPlan : public FoldPlan {
   FoldKernel kernel_;
   Start start_;
   bool finishes_;
+  bool rows_are_heads_;
   Index value_dim_;
   Index lanes_;
   Index state_rows_;

@@ -89,7 +89,7 @@ struct RowState {
       *reinterpret_cast<Elements<T, width>*>(to + column(g)) = columns;
     }
     if (output.lse == nullptr || threadIdx.x % 32 != 0) return;
-    output.lse[b * output.lse_batch_stride + head * output.lse_head_stride + row] =
+    output.lse[b * output.lse_batch_stride + head * output.lse_head_stride + row * output.lse_row_stride] =
         l == 0.0f ? minus_infinity : natural_lse(m, l);
   }
 };

@@ -166,7 +166,8 @@ __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) 
       }
       Index const row = first + own * step;
       if (row < state.rows) {
-        lse[row] = own_l == 0.0f ? -std::numeric_limits<float>::infinity() : natural_lse(own_m, own_l);
+        lse[row * args.output.lse_row_stride] =
+            own_l == 0.0f ? -std::numeric_limits<float>::infinity() : natural_lse(own_m, own_l);
       }
     }
   }

@@ -205,6 +205,7 @@ inline std::string fold(Device& device, Tensors const& tensors, std::span<Band c
                                     .head_dim = q.dim,
                                     .value_dim = tensors.v.view().dim,
                                     .lanes = q.batch * q.heads,
+                                    .group = q.heads / tensors.k.view().heads,
                                     .start = start,
                                     .finishes = output.has_value()});
   device.fold(*plan, {.q = q,

@@ -128,6 +128,7 @@ inline void check_queued_folds(Device& device, DType dtype, Case shape) {
                                      .head_dim = shape.dim,
                                      .value_dim = shape.value_dim,
                                      .lanes = q.batch * q.heads,
+                                     .group = shape.q_heads / shape.kv_heads,
                                      .start = start,
                                      .finishes = false}));
     }

@@ -48,7 +48,9 @@ Timed timed(Machine const& machine, double noise) {
   Timed result;
   for (FoldWork const& work : works()) {
     double const tiles = work.query_heads * std::ceil(work.rows / machine.tile_rows);
-    double const rate = machine.flops_per_second * std::min(1.0, tiles / machine.units);
+    double const filled =
+        machine.units == 1 ? 1.0 : work.query_heads * work.rows / (tiles * machine.tile_rows);
+    double const rate = machine.flops_per_second * filled * std::min(1.0, tiles / machine.units);
     double const moving =
         work.row_bytes / machine.memory_bytes_per_second + work.key_bytes / machine.key_bytes_per_second;
     double const exact = machine.fold_seconds + work.flops / rate + moving;

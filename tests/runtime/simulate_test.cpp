@@ -312,10 +312,42 @@ TEST(Rules, FoldsWithFewTilesUseAShareOfTheUnits) {
     return simulate(std::move(tiny), machine).seconds;
   };
   EXPECT_NEAR(fold_seconds(1, 128), 128, close);
-  EXPECT_NEAR(fold_seconds(4, 4), 128 * 2, close);  // 2 tiles
-  EXPECT_NEAR(fold_seconds(4, 3), 128 * 4.0 / 3, close);
+  EXPECT_NEAR(fold_seconds(4, 4), 128 * 2, close);                // 2 tiles
+  EXPECT_NEAR(fold_seconds(4, 3), 128 * 4.0 / 3 * 9 / 8, close);  // a third tile of 2 rows
   EXPECT_NEAR(fold_seconds(4, 2), 128, close);
   EXPECT_NEAR(fold_seconds(4, 1), 128, close);  // 8 tiles
+}
+
+/// Few rows over many keys are folded in parts of 1,024 keys or more, and take as long as full tiles.
+TEST(Rules, FoldsOfManyKeysUseAllUnits) {
+  Machine machine;
+  machine.units = 132;
+  machine.tile_rows = 128;
+  auto const share = [&](double heads, double rows, double keys) {
+    return busy_share({.query_heads = heads, .rows = rows, .keys = keys}, machine);
+  };
+  EXPECT_NEAR(share(1, 128, 1024), 1.0 / 132, close);
+  EXPECT_NEAR(share(1, 128, 66 * 1024), 0.5, close);
+  EXPECT_NEAR(share(1, 128, 1 << 20), 1, close);
+  EXPECT_NEAR(share(8, 32, 1 << 20), 0.25, close);
+  EXPECT_NEAR(share(132, 128, 1), 1, close);
+  machine.units = 1;
+  EXPECT_EQ(share(8, 3, 5), 1.0);
+}
+
+/// A single query's heads are rows of the key/value head that they read.
+TEST(Rules, HeadsOfASingleQueryAreRows) {
+  auto const work = [](Index q_tokens) {
+    Shape const shape{.batch = 3, .q_tokens = q_tokens, .kv_tokens = 500, .q_heads = 8, .kv_heads = 2};
+    Problem const problem{shape, Mask::full(q_tokens, 500)};
+    return fold_work(problem, {.tensor = Tensor::q, .slice = {0, q_tokens}, .heads = {0, 2}},
+                     {.tensor = Tensor::kv, .slice = {0, 500}, .heads = {0, 2}}, Start::identity);
+  };
+  EXPECT_EQ(work(1).query_heads, 6);
+  EXPECT_EQ(work(1).rows, 4);
+  EXPECT_EQ(work(2).query_heads, 24);
+  EXPECT_EQ(work(2).rows, 2);
+  EXPECT_EQ(work(1).keys, 500);
 }
 
 TEST(Rules, StepsTakeTheirStartAndTheirBytes) {

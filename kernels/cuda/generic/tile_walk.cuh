@@ -228,7 +228,7 @@ __device__ void write_out(FoldArgs const& args, Item const& item, int row, RowSl
     store_columns(out, slice.first + g * slice.step, args.value_dim, wide, values);
   }
   if (!slice.leads || args.lse == nullptr) return;
-  args.lse[item.b * args.lse_batch_stride + item.head * args.lse_head_stride + row] =
+  args.lse[item.b * args.lse_batch_stride + item.head * args.lse_head_stride + row * args.lse_row_stride] =
       l == 0.0f ? -INFINITY : natural_lse(m, l);
 }
 

@@ -170,7 +170,7 @@ __device__ __forceinline__ bool is_box(FoldArgs const& args, Tile const& tile, i
 __device__ __forceinline__ void write_lse(FoldArgs const& args, int batch, int head, int row, float m,
                                           float l) {
   if (args.lse == nullptr) return;
-  args.lse[batch * args.lse_batch_stride + head * args.lse_head_stride + row] =
+  args.lse[batch * args.lse_batch_stride + head * args.lse_head_stride + row * args.lse_row_stride] =
       l == 0.0f ? minus_infinity : natural_lse(m, l);
 }
 

@@ -33,9 +33,10 @@ struct FoldShape {
   DType dtype = DType::f32;
   Index head_dim = 0;
   Index value_dim = 0;
-  /// Query heads of all batch entries; 0: not known. Where there are few rows and heads for the device, keys
-  /// are split too, and the fold must then be run with so many.
+  /// Query heads of all batch entries, and of each key/value head; 0: not known. Where there are few rows and
+  /// heads for the device it may want to know, and the fold must then be run with so many.
   Index lanes = 0;
+  Index group = 0;
   Start start = Start::identity;  ///< how it will mostly be run: a hint for the choice of a kernel
   bool finishes = false;          ///< the fold writes the output: rows without a key are visited too
 };
@@ -51,10 +52,11 @@ class FoldPlan {
 /// Where finished rows go: out = O / l, lse = ln 2 · (m + log2 l).
 struct Output {
   MutableTensorView out;  ///< [batch, rows, q_heads, value_dim], of any dtype
-  float* lse =
-      nullptr;  ///< element (b, h, row) at lse[b · lse_batch_stride + h · lse_head_stride + row]; or null
+  /// Element (b, h, row) at lse[b · lse_batch_stride + h · lse_head_stride + row · lse_row_stride]; or null.
+  float* lse = nullptr;
   Index lse_batch_stride = 0;
   Index lse_head_stride = 0;
+  Index lse_row_stride = 1;
 };
 
 /// A fold's operands. q: [batch, rows, q_heads, head_dim]; k: [batch, keys, kv_heads, head_dim];

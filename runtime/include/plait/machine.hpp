@@ -22,7 +22,9 @@ struct Link {
 /// A rank's fold takes fold_seconds + flops / rate + row bytes / memory_bytes_per_second + key bytes /
 /// key_bytes_per_second: it reads queries and state, and writes the state, and reads keys and values, of the
 /// rows and keys that its mask lets meet. The rate is flops_per_second if the fold has row tiles (of
-/// tile_rows rows of one head) for all of `units`, and in proportion less if it has fewer.
+/// tile_rows rows of one head), or parts of them (of 1,024 keys or more), for all of `units`, and in
+/// proportion less if it has fewer. On a machine of several units a tile that is not full takes as long as
+/// one that is.
 struct Machine {
   std::string name = "flat";
   std::string sources = {};  ///< where the numbers are from

@@ -13,14 +13,16 @@ struct FoldWork {
   double row_bytes = 0.0;    ///< queries read, state written, and read unless it starts there
   double key_bytes = 0.0;    ///< keys and values read
   double query_heads = 0.0;  ///< times batch: each has row tiles of its own
-  double rows = 0.0;         ///< of one query head
+  double rows = 0.0;  ///< of one query head; of a single query, heads that share keys count as rows of one
+  double keys = 0.0;
 };
 
 /// The work of folding key/value block `kv` into the state of query block `q`. Rows without a key of the
 /// block, and keys without a row, count neither as bytes nor as tiles, except in a state that starts here.
 [[nodiscard]] FoldWork fold_work(Problem const& problem, Block const& q, Block const& kv, Start start);
 
-/// The share of the machine's units that the fold's row tiles keep busy: up to 1.
+/// The share of the machine's rate that a fold reaches, up to 1: by how much of its row tiles is rows, and of
+/// the units is busy with them, or with parts of their keys (Machine).
 [[nodiscard]] double busy_share(FoldWork const& work, Machine const& machine);
 
 /// Machine::fold_seconds + (flops + edge_keys · edge_flops) / (rate · share) + row_bytes /
