@@ -257,6 +257,14 @@ TEST_P(CudaFold, QueuedFoldsKeepTheirOrder) {
   }
 }
 
+/// Few rows, so that each fold's keys are split: parts, joins and the parts of the next fold overlap, in one
+/// scratch.
+TEST_P(CudaFold, QueuedFoldsOfPartsKeepTheirOrder) {
+  test::check_queued_folds(
+      *device_, dtype(),
+      {.q_rows = 150, .kv_rows = 120'000, .dim = 128, .value_dim = 128, .padding_unit = 8, .oracle_rows = 4});
+}
+
 TEST_P(CudaFold, MergedStatesEqualOneFold) {
   test::check_merged_states(*device_, dtype(), {.q_heads = 2, .dim = 40, .value_dim = 24, .padding_unit = 8});
 }
