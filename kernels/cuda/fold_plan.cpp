@@ -32,19 +32,20 @@ std::string describe(FoldTiles const& tiles) {
   return name;
 }
 
-KernelTiles tiles_for(FoldKernel const& kernel, FoldShape const& shape, int cluster) {
-  TileList list = make_tile_list(shape.q, shape.kv, shape.bands, kernel.tile_rows * cluster);
+TileList tile_list(FoldShape const& shape, Index tile_rows) {
+  TileList list = make_tile_list(shape.q, shape.kv, shape.bands, tile_rows);
   // A state that is carried and not finished stays as it is where no key is seen.
   if (shape.start == Start::carried && !shape.finishes) list.unseeing.clear();
-  return make_kernel_tiles(list, kernel.key_block, cluster);
+  return list;
 }
 
 /// Tiles in pairs that load keys together, where that outweighs what the pairs visit for one of their tiles
 /// alone.
-KernelTiles tiles_for(FoldKernel const& kernel, FoldShape const& shape) {
-  KernelTiles alone = tiles_for(kernel, shape, 1);
+/// @param list  of the kernel's tiles
+KernelTiles whole_tiles(FoldKernel const& kernel, FoldShape const& shape, TileList const& list) {
+  KernelTiles alone = make_kernel_tiles(list, kernel.key_block);
   if (kernel.shared_key_time >= 1.0) return alone;
-  KernelTiles pairs = tiles_for(kernel, shape, 2);
+  KernelTiles pairs = make_kernel_tiles(tile_list(shape, 2 * kernel.tile_rows), kernel.key_block, 2);
   auto const time = kernel.shared_key_time * static_cast<double>(visited_blocks(pairs));
   return time < static_cast<double>(visited_blocks(alone)) ? pairs : alone;
 }
@@ -63,6 +64,19 @@ std::vector<Band> bands_of_all_heads(FoldShape const& shape) {
     if (!seen.kv.empty()) bands.push_back({.q = {0, shape.group}, .kv = seen.kv});
   }
   return bands;
+}
+
+/// @param list  of the tiles of `kernel`, which leaves states
+/// @returns nothing where tiles had better stay whole
+std::optional<SplitTiles> parts_of(FoldKernel const& kernel, FoldShape const& shape, TileList const& list,
+                                   Index multiprocessors) {
+  if (!may_be_split(static_cast<Index>(list.tiles.size()), shape.lanes, multiprocessors)) return {};
+  KernelTiles const whole = make_kernel_tiles(list, kernel.key_block);
+  // Of folds into one state each may begin, and end, while another one runs.
+  Index const neighbours = (shape.start == Start::carried ? 1 : 0) + (shape.finishes ? 0 : 1);
+  Index const most = blocks_of_a_part(whole, shape.lanes, multiprocessors, neighbours);
+  if (most == 0) return {};
+  return split_keys(whole, most, kernel.key_block, kernel.tile_rows);
 }
 
 }  // namespace
@@ -103,22 +117,18 @@ FoldTiles choose_tiles(CudaDeviceInfo const& device, FoldShape const& given,
   parts.start = Start::identity;
   parts.finishes = false;
   FoldKernel const for_parts = choose_fold_kernel(device, parts, banded, forced);
-  KernelTiles const whole = tiles_for(for_parts, shape, 1);
-  // Of folds into one state each may begin, and end, while another one runs.
-  Index const neighbours = (shape.start == Start::carried ? 1 : 0) + (shape.finishes ? 0 : 1);
-  Index const most = blocks_of_a_part(whole, shape.lanes, device.multiprocessors, neighbours);
-  if (most > 0) {
-    SplitTiles split = split_keys(whole, most, for_parts.key_block, for_parts.tile_rows);
+  FoldKernel const kernel = choose_fold_kernel(device, shape, banded, forced);
+  TileList const list = tile_list(shape, kernel.tile_rows);  // the same for both
+  if (auto split = parts_of(for_parts, shape, list, device.multiprocessors)) {
     return {.kernel = for_parts,
-            .list = std::move(split.parts),
-            .split = std::move(split.rows),
-            .state_rows = split.state_rows,
+            .list = std::move(split->parts),
+            .split = std::move(split->rows),
+            .state_rows = split->state_rows,
             .lanes = shape.lanes,
             .rows_are_heads = rows_are_heads};
   }
-  FoldKernel const kernel = choose_fold_kernel(device, shape, banded, forced);
   return {.kernel = kernel,
-          .list = tiles_for(kernel, shape),
+          .list = whole_tiles(kernel, shape, list),
           .split = {},
           .lanes = rows_are_heads ? shape.lanes : 0,
           .rows_are_heads = rows_are_heads};

@@ -17,18 +17,10 @@ constexpr Index least_part = 2;
 /// With so many tiles for each multiprocessor none is idle for long.
 constexpr Index enough_tiles = 4;
 
-Index blocks_of(KernelTiles const& tiles, Tile const& tile) {
-  Index blocks = 0;
-  for (std::int32_t at = tile.segment_begin; at < tile.segment_end; ++at) {
-    blocks += tiles.segments[static_cast<std::size_t>(at)].blocks;
-  }
-  return blocks;
-}
-
 std::vector<Index> tile_blocks(KernelTiles const& tiles) {
   std::vector<Index> blocks;
   for (Tile const& tile : tiles.tiles) {
-    if (Index const own = blocks_of(tiles, tile); own > 0) blocks.push_back(own);
+    if (Index const own = visited_blocks(tiles, tile); own > 0) blocks.push_back(own);
   }
   return blocks;
 }
@@ -104,10 +96,14 @@ void append(KernelTiles const& whole, Tile const& tile, Index begin, Index end, 
 
 }  // namespace
 
+bool may_be_split(Index tiles, Index lanes, Index multiprocessors) {
+  return lanes > 0 && tiles * lanes <= enough_tiles * multiprocessors;
+}
+
 Index blocks_of_a_part(KernelTiles const& tiles, Index lanes, Index multiprocessors, Index neighbours) {
   std::vector<Index> const blocks = tile_blocks(tiles);
   Index const items = static_cast<Index>(blocks.size()) * lanes;
-  if (items == 0 || items > enough_tiles * multiprocessors) return 0;
+  if (items == 0 || !may_be_split(static_cast<Index>(blocks.size()), lanes, multiprocessors)) return 0;
   Index best = 0;
   Index least = makespan(blocks, lanes, multiprocessors, std::ranges::max(blocks));
   least -= neighbours * least / 4;  // what it leaves idle they may use
@@ -129,7 +125,7 @@ Index blocks_of_a_part(KernelTiles const& tiles, Index lanes, Index multiprocess
 SplitTiles split_keys(KernelTiles const& whole, Index most_blocks, Index key_block, Index tile_rows) {
   SplitTiles made;
   for (Tile const& tile : whole.tiles) {
-    Index const blocks = blocks_of(whole, tile);
+    Index const blocks = visited_blocks(whole, tile);
     Index const parts = divided_up(blocks, most_blocks);
     made.rows.push_back({.row_begin = tile.row_begin,
                          .row_end = tile.row_end,

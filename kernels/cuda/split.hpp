@@ -15,6 +15,9 @@ struct SplitTiles {
   Index state_rows = 0;         ///< of a head, in scratch
 };
 
+/// Whether so many tiles that see keys, of each of `lanes` query heads, are few enough.
+[[nodiscard]] bool may_be_split(Index tiles, Index lanes, Index multiprocessors);
+
 /// Into parts of how many key blocks tiles are to be cut, at most; 0 if they had better stay whole: there are
 /// enough of them to keep all multiprocessors busy, or too few blocks to gain anything.
 /// @param lanes       query heads of all batch entries, each with all of the tiles

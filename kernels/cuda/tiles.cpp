@@ -88,13 +88,17 @@ KernelTiles make_kernel_tiles(TileList const& list, Index key_block, int cluster
   return made;
 }
 
+Index visited_blocks(KernelTiles const& tiles, Tile const& tile) {
+  Index blocks = 0;
+  for (std::int32_t at = tile.segment_begin; at < tile.segment_end; ++at) {
+    blocks += tiles.segments[static_cast<std::size_t>(at)].blocks;
+  }
+  return blocks;
+}
+
 Index visited_blocks(KernelTiles const& tiles) {
   Index blocks = 0;
-  for (Tile const& tile : tiles.tiles) {
-    for (std::int32_t at = tile.segment_begin; at < tile.segment_end; ++at) {
-      blocks += tiles.segments[static_cast<std::size_t>(at)].blocks;
-    }
-  }
+  for (Tile const& tile : tiles.tiles) blocks += visited_blocks(tiles, tile);
   return blocks;
 }
 

@@ -20,7 +20,8 @@ struct KernelTiles {
 /// @param cluster  1, or 2: each of the list's tiles becomes two, of half its rows and with its segments
 [[nodiscard]] KernelTiles make_kernel_tiles(TileList const& list, Index key_block, int cluster = 1);
 
-/// Key blocks that a head's tiles visit.
+/// Key blocks that a tile visits, and that all of a head's do.
+[[nodiscard]] Index visited_blocks(KernelTiles const& tiles, Tile const& tile);
 [[nodiscard]] Index visited_blocks(KernelTiles const& tiles);
 
 }  // namespace plait::cuda

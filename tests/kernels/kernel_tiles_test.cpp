@@ -48,6 +48,16 @@ class Visit {
   std::vector<int> seen_;
 };
 
+void expect_kept_once(Visit const& visit, Slice q, Slice kv, std::vector<Band> const& bands) {
+  for (Index row = 0; row < q.size(); ++row) {
+    for (Index key = 0; key < kv.size(); ++key) {
+      int want = 0;
+      for (Band const& band : bands) want += band.keeps(q.begin + row, kv.begin + key) ? 1 : 0;
+      ASSERT_EQ(visit.times(row, key), want) << "row " << row << ", key " << key;
+    }
+  }
+}
+
 /// @param tile_rows  of a tile; the list's are `cluster` times as long
 void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, Index key_block,
            int cluster = 1) {
@@ -87,13 +97,7 @@ void check(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_rows, I
     }
   }
   for (int const times : listed) ASSERT_EQ(times, 1) << "every row has one tile";
-  for (Index row = 0; row < q.size(); ++row) {
-    for (Index key = 0; key < kv.size(); ++key) {
-      int want = 0;
-      for (Band const& band : bands) want += band.keeps(q.begin + row, kv.begin + key) ? 1 : 0;
-      ASSERT_EQ(visit.times(row, key), want) << "row " << row << ", key " << key;
-    }
-  }
+  expect_kept_once(visit, q, kv, bands);
 }
 
 /// Parts of tiles: each kept pair once, no part too long, each row listed once, and no two parts' states in
@@ -130,13 +134,7 @@ void check_split(Slice q, Slice kv, std::vector<Band> const& bands, Index tile_r
   }
   EXPECT_EQ(next, made.parts.tiles.size());
   for (int const times : listed) ASSERT_EQ(times, 1);
-  for (Index row = 0; row < q.size(); ++row) {
-    for (Index key = 0; key < kv.size(); ++key) {
-      int want = 0;
-      for (Band const& band : bands) want += band.keeps(q.begin + row, kv.begin + key) ? 1 : 0;
-      ASSERT_EQ(visit.times(row, key), want) << "row " << row << ", key " << key;
-    }
-  }
+  expect_kept_once(visit, q, kv, bands);
 }
 
 TEST(KernelTiles, PartsVisitEachKeptPairOnce) {

@@ -20,6 +20,10 @@ FoldKernel entry() {
           .launch = &hopper::launch<dtype, head_dim, value_dim, banded>};
 }
 
+// A fold's query tiles are the same with either kernel of its head dimensions (fold_plan.cpp).
+static_assert(hopper::tile_shape(128, 128, true).rows() == hopper::tile_shape(128, 128, false).rows());
+static_assert(hopper::tile_shape(256, 256, true).rows() == hopper::tile_shape(256, 256, false).rows());
+
 /// Two of them have the same tiles with masks and without, and are compiled once.
 template <DType dtype, bool banded>
 FoldKernel smallest(Index head_dim, Index value_dim) {
