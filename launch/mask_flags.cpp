@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "exit_code.hpp"
+#include "plait/rounding.hpp"
 #include "size.hpp"
 #include "tensor_file.hpp"
 
@@ -57,7 +58,7 @@ Mask parse_blocks(CommandLine const& line, Index q_tokens, Index kv_tokens) {
   Index const size = parse_size("--block-size", line.require("block-size"), 1);
   TensorReader const file(line.require("block-mask"));
   TensorInfo const& tensor = file.tensor("mask");
-  std::vector<Index> const expected = {(q_tokens + size - 1) / size, (kv_tokens + size - 1) / size};
+  std::vector<Index> const expected = {divided_up(q_tokens, size), divided_up(kv_tokens, size)};
   bool const is_byte = tensor.dtype == FileDType::u8 || tensor.dtype == FileDType::boolean;
   if (!is_byte || tensor.shape != expected) {
     std::string shape;

@@ -6,6 +6,8 @@
 #include <tuple>
 #include <utility>
 
+#include "plait/rounding.hpp"
+
 namespace plait {
 namespace {
 
@@ -111,8 +113,8 @@ Mask Mask::documents(std::span<Index const> lengths) {
 Mask Mask::blocks(Index q_tokens, Index kv_tokens, Index block_size, std::span<std::uint8_t const> kept) {
   require_tokens(q_tokens, kv_tokens);
   if (block_size < 1) throw InvalidProblem(fmt::format("block size {}: must be at least 1", block_size));
-  Index const rows = (q_tokens + block_size - 1) / block_size;
-  Index const columns = (kv_tokens + block_size - 1) / block_size;
+  Index const rows = divided_up(q_tokens, block_size);
+  Index const columns = divided_up(kv_tokens, block_size);
   if (static_cast<Index>(kept.size()) != rows * columns) {
     throw InvalidProblem(
         fmt::format("the block mask has {} entries; {} × {} tokens in blocks of {} need {} × {}", kept.size(),

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plait/rounding.hpp"
+
 namespace plait {
 namespace {
 
@@ -64,7 +66,7 @@ PlanMemory::PlanMemory(Plan const& plan, int rank, Device& device)
   std::size_t total = 0;
   for (std::uint64_t const bytes : program.slots) {
     offsets_.push_back(total);
-    total += (bytes + slot_alignment - 1) / slot_alignment * slot_alignment;
+    total += rounded_up(bytes, slot_alignment);
   }
   arena_ = device.allocate(total);
   bool const lse_arrives =

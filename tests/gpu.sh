@@ -49,7 +49,7 @@ sanitize() {
   declare -A build_of=([memcheck]=build-gpu [racecheck]=build-gpu-race)
   for tool in "${!build_of[@]}"; do
     timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 1 "${build_of[$tool]}/tests/cuda_fold_test" \
-      --gtest_filter="${PLAIT_SANITIZE_FILTER:-*CudaFold.HeadsInGroupsAndBatches*:*CudaFold.WindowsAndDocuments*:*CudaFold.CarriedFoldsInAnyOrderEqualOneFold*}" || status=1
+      --gtest_filter="${PLAIT_SANITIZE_FILTER:-*CudaFold.HeadsInGroupsAndBatches*:*CudaFold.WindowsAndDocuments*:*CudaFold.CarriedFoldsInAnyOrderEqualOneFold*:*CudaFold.FewTilesAreSplitByKeys*}" || status=1
   done
   return "$status"
 }

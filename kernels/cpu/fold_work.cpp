@@ -4,20 +4,13 @@
 
 #include <algorithm>
 
+#include "plait/rounding.hpp"
 #include "state_row.hpp"
 
 namespace plait::cpu {
 namespace {
 
 constexpr std::size_t alignment = 64;
-
-std::size_t aligned(std::size_t bytes) {
-  return (bytes + alignment - 1) / alignment * alignment;
-}
-
-Index divided_up(Index value, Index by) {
-  return (value + by - 1) / by;
-}
 
 class Work {
  public:
@@ -194,8 +187,8 @@ class Work {
 
 FoldScratch::FoldScratch(FoldPath const& path, Index head_dim, Index value_dim, int threads)
     : threads_(threads),
-      path_bytes_(aligned(path.scratch_floats(head_dim, value_dim) * sizeof(float))),
-      partial_bytes_(threads > 1 ? aligned(state_bytes(1, 1, tile_rows, value_dim)) : 0) {}
+      path_bytes_(rounded_up(path.scratch_floats(head_dim, value_dim) * sizeof(float), alignment)),
+      partial_bytes_(threads > 1 ? rounded_up(state_bytes(1, 1, tile_rows, value_dim), alignment) : 0) {}
 
 FoldScratch FoldScratch::larger(FoldScratch const& other) const {
   FoldScratch both = *this;

@@ -3,6 +3,7 @@
 #include "call.hpp"
 #include "finish.cuh"
 #include "join_kernel.hpp"
+#include "plait/rounding.hpp"
 
 namespace plait::cuda {
 namespace {
@@ -18,12 +19,8 @@ struct Args {
   bool carried;
   bool finishes;
   Output output;
-  int warps_per_row;  ///< a power of two
-};
-
-template <class T, int width>
-struct alignas(sizeof(T) * width) Elements {
-  T value[width];
+  int warps_per_row;    ///< a power of two
+  int blocks_per_tile;  ///< along x
 };
 
 /// A row's state in a warp: each lane has `width` columns side by side, of each 32 · width.
@@ -45,7 +42,7 @@ struct RowState {
     for (int g = 0; g < groups; ++g) {
       if (column(g) >= from.value_dim) break;
       auto const columns =
-          *reinterpret_cast<Elements<float, width> const*>(from.o + row * from.value_dim + column(g));
+          *reinterpret_cast<Columns<float, width> const*>(from.o + row * from.value_dim + column(g));
 #pragma unroll
       for (int i = 0; i < width; ++i) o[g][i] = columns.value[i];
     }
@@ -68,10 +65,10 @@ struct RowState {
 #pragma unroll
     for (int g = 0; g < groups; ++g) {
       if (column(g) >= to.value_dim) break;
-      Elements<float, width> columns;
+      Columns<float, width> columns;
 #pragma unroll
       for (int i = 0; i < width; ++i) columns.value[i] = o[g][i];
-      *reinterpret_cast<Elements<float, width>*>(to.o + row * to.value_dim + column(g)) = columns;
+      *reinterpret_cast<Columns<float, width>*>(to.o + row * to.value_dim + column(g)) = columns;
     }
   }
   template <class T>
@@ -83,14 +80,12 @@ struct RowState {
 #pragma unroll
     for (int g = 0; g < groups; ++g) {
       if (column(g) >= out.dim) break;
-      Elements<T, width> columns;
+      Columns<T, width> columns;
 #pragma unroll
       for (int i = 0; i < width; ++i) columns.value[i] = rounded_to<T>(finished(o[g][i], l, reciprocal));
-      *reinterpret_cast<Elements<T, width>*>(to + column(g)) = columns;
+      *reinterpret_cast<Columns<T, width>*>(to + column(g)) = columns;
     }
-    if (output.lse == nullptr || threadIdx.x % 32 != 0) return;
-    output.lse[b * output.lse_batch_stride + head * output.lse_head_stride + row * output.lse_row_stride] =
-        l == 0.0f ? minus_infinity : natural_lse(m, l);
+    if (threadIdx.x % 32 == 0) write_lse(output, b, head, row, m, l);
   }
 };
 
@@ -101,11 +96,9 @@ __global__ void __launch_bounds__(32 * warps, 4) join_kernel(__grid_constant__ A
   int const warp = static_cast<int>(threadIdx.x) / 32;
   int const lane = static_cast<int>(threadIdx.x) % 32;
   int const part_of_row = warp % args.warps_per_row;
-  int const rows_of_block = warps / args.warps_per_row;
-  int const blocks_of_tile = (args.join.stride + rows_of_block - 1) / rows_of_block;
-  SplitRows const rows = args.join.rows[static_cast<int>(blockIdx.x) / blocks_of_tile];
-  int const within =
-      static_cast<int>(blockIdx.x) % blocks_of_tile * rows_of_block + warp / args.warps_per_row;
+  SplitRows const rows = args.join.rows[static_cast<int>(blockIdx.x) / args.blocks_per_tile];
+  int const block = static_cast<int>(blockIdx.x) % args.blocks_per_tile;
+  int const within = (block * warps + warp) / args.warps_per_row;
   bool const exists = rows.row_begin + within < rows.row_end;
   StateView const& parts = args.join.parts;
   StateView const& state = args.state;
@@ -140,20 +133,12 @@ __global__ void __launch_bounds__(32 * warps, 4) join_kernel(__grid_constant__ A
   }
 }
 
-bool aligned(void const* pointer, std::size_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
-}
-
 template <class T>
 void launch(Args const& args, cudaStream_t stream) {
-  MutableTensorView const& out = args.output.out;
-  bool const wide_out = aligned(out.data, 4 * sizeof(T)) && out.batch_stride % 4 == 0 &&
-                        out.row_stride % 4 == 0 && out.head_stride % 4 == 0;
-  bool const wide = args.join.parts.value_dim % 4 == 0 && aligned(args.join.parts.o, 16) &&
-                    aligned(args.state.o, 16) && (!args.finishes || wide_out);
-  int const rows_of_block = warps / args.warps_per_row;
-  int const blocks_of_tile = (args.join.stride + rows_of_block - 1) / rows_of_block;
-  dim3 const grid(static_cast<unsigned>(args.join.count * blocks_of_tile),
+  bool const wide = args.join.parts.value_dim % 4 == 0 && is_aligned(args.join.parts.o, 16) &&
+                    is_aligned(args.state.o, 16) &&
+                    (!args.finishes || moves_columns(args.output.out, sizeof(T), 4));
+  dim3 const grid(static_cast<unsigned>(args.join.count * args.blocks_per_tile),
                   static_cast<unsigned>(args.join.parts.batch * args.join.parts.heads));
   // Where the GPU can, it is launched, and waits, while the last parts are folded.
   cudaLaunchAttribute early{};
@@ -179,16 +164,10 @@ void launch_join(JoinArgs const& join, StateView const& state, Start start,
                   .carried = start == Start::carried,
                   .finishes = output.has_value(),
                   .output = output.value_or(Output{}),
-                  .warps_per_row = warps_per_row};
-  DType const dtype = output ? output->out.dtype : DType::f32;
-  switch (dtype) {
-    case DType::f32:
-      return launch<float>(args, stream);
-    case DType::f16:
-      return launch<__half>(args, stream);
-    case DType::bf16:
-      return launch<__nv_bfloat16>(args, stream);
-  }
+                  .warps_per_row = warps_per_row,
+                  .blocks_per_tile = divided_up(join.stride * warps_per_row, warps)};
+  with_type(output ? output->out.dtype : DType::f32,
+            [&](auto zero) { launch<decltype(zero)>(args, stream); });
 }
 
 }  // namespace plait::cuda

@@ -4,6 +4,8 @@
 #include <functional>
 #include <queue>
 
+#include "plait/rounding.hpp"
+
 namespace plait::cuda {
 namespace {
 
@@ -23,10 +25,6 @@ std::vector<Index> tile_blocks(KernelTiles const& tiles) {
     if (Index const own = visited_blocks(tiles, tile); own > 0) blocks.push_back(own);
   }
   return blocks;
-}
-
-Index divided_up(Index a, Index b) {
-  return (a + b - 1) / b;
 }
 
 /// When the last of the multiprocessors is done, in key blocks, if each takes the next part as soon as it is

@@ -4,6 +4,7 @@
 
 #include "call.hpp"
 #include "finish.cuh"
+#include "plait/rounding.hpp"
 #include "state_kernels.hpp"
 
 namespace plait::cuda {
@@ -14,16 +15,6 @@ constexpr int threads = 256;
 /// two states, and more loads of a finish.
 constexpr int merged_at_once = 2;
 constexpr int finished_at_once = 8;
-
-template <int width>
-struct alignas(4 * width) Floats {
-  float value[width];
-};
-
-template <class T, int width>
-struct alignas(sizeof(T) * width) Elements {
-  T value[width];
-};
 
 /// Threads of one row, a power of two and at most a warp; the others take further rows.
 struct RowThreads {
@@ -41,10 +32,6 @@ RowThreads row_threads(Index vectors) {
   return {log2_lanes};
 }
 
-bool aligned(void const* pointer, std::size_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
-}
-
 struct MergeArgs {
   StateView from;
   StateView into;
@@ -56,7 +43,7 @@ struct MergeArgs {
 /// Every load is issued before the first is needed; rows past the end load the last one, and store nothing.
 template <int width, bool carried>
 __global__ void __launch_bounds__(threads) merge_kernel(MergeArgs const args) {
-  using Vector = Floats<width>;
+  using Vector = Columns<float, width>;
   auto const* const from = reinterpret_cast<Vector const*>(args.from.o);
   auto* const into = reinterpret_cast<Vector*>(args.into.o);
   Index const first = Index{blockIdx.x} * args.split.rows() * merged_at_once + args.split.row();
@@ -132,17 +119,17 @@ __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) 
       l[i] = state.m != nullptr ? state.l[lane * state.rows + rows[i]] : 0.0f;
     }
     for (Index at = args.split.lane(); at < args.vectors; at += args.split.lanes()) {
-      Floats<width> o[finished_at_once] = {};
+      Columns<float, width> o[finished_at_once] = {};
 #pragma unroll
       for (int i = 0; i < finished_at_once; ++i) {
         if (state.m == nullptr) continue;
-        o[i] = reinterpret_cast<Floats<width> const*>(
+        o[i] = reinterpret_cast<Columns<float, width> const*>(
             state.o)[(lane * state.rows + rows[i]) * args.vectors + at];
       }
 #pragma unroll
       for (int i = 0; i < finished_at_once; ++i) {
         if (first + i * step >= state.rows) continue;
-        Elements<T, width> rounded;
+        Columns<T, width> rounded;
         float const reciprocal = __frcp_rn(l[i]);
 #pragma unroll
         for (int e = 0; e < width; ++e) {
@@ -150,12 +137,9 @@ __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) 
         }
         T* const target = static_cast<T*>(out.data) + (b * out.batch_stride + rows[i] * out.row_stride +
                                                        head * out.head_stride + at * width);
-        *reinterpret_cast<Elements<T, width>*>(target) = rounded;
+        *reinterpret_cast<Columns<T, width>*>(target) = rounded;
       }
     }
-    if (args.output.lse == nullptr) continue;
-    float* const lse =
-        args.output.lse + (b * args.output.lse_batch_stride + head * args.output.lse_head_stride);
     // The lse of several rows at once, each by a thread of its own.
     for (int own = args.split.lane(); own < finished_at_once; own += args.split.lanes()) {
       float own_m = m[0];
@@ -165,10 +149,7 @@ __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) 
         if (i == own) own_m = m[i], own_l = l[i];
       }
       Index const row = first + own * step;
-      if (row < state.rows) {
-        lse[row * args.output.lse_row_stride] =
-            own_l == 0.0f ? -std::numeric_limits<float>::infinity() : natural_lse(own_m, own_l);
-      }
+      if (row < state.rows) write_lse(args.output, b, head, row, own_m, own_l);
     }
   }
 }
@@ -176,13 +157,12 @@ __global__ void __launch_bounds__(threads) finish_kernel(FinishArgs const args) 
 template <class T>
 void launch_finish_to(FinishArgs args, cudaStream_t stream) {
   MutableTensorView const& out = args.output.out;
-  bool const wide = args.state.value_dim % 4 == 0 && aligned(args.state.o, 16) &&
-                    aligned(out.data, 4 * sizeof(T)) && out.batch_stride % 4 == 0 &&
-                    out.row_stride % 4 == 0 && out.head_stride % 4 == 0;
+  bool const wide =
+      args.state.value_dim % 4 == 0 && is_aligned(args.state.o, 16) && moves_columns(out, sizeof(T), 4);
   args.vectors = wide ? args.state.value_dim / 4 : args.state.value_dim;
   args.split = row_threads(args.vectors);
   Index const rows_of_block = args.split.rows() * finished_at_once;
-  Index const row_blocks = (args.state.rows + rows_of_block - 1) / rows_of_block;
+  Index const row_blocks = divided_up(args.state.rows, rows_of_block);
   dim3 const grid(static_cast<unsigned>(args.state.batch * args.state.heads),
                   static_cast<unsigned>(std::min<Index>(row_blocks, 65535)));
   if (wide) {
@@ -202,11 +182,11 @@ void launch_merge(StateView const& from, StateView const& into, Start start, cud
                  .vectors = into.value_dim,
                  .split = {}};
   if (args.rows == 0) return;
-  bool const wide = into.value_dim % 4 == 0 && aligned(from.o, 16) && aligned(into.o, 16);
+  bool const wide = into.value_dim % 4 == 0 && is_aligned(from.o, 16) && is_aligned(into.o, 16);
   if (wide) args.vectors /= 4;
   args.split = row_threads(args.vectors);
   Index const rows_of_block = args.split.rows() * merged_at_once;
-  auto const blocks = static_cast<unsigned>((args.rows + rows_of_block - 1) / rows_of_block);
+  auto const blocks = static_cast<unsigned>(divided_up(args.rows, rows_of_block));
   bool const carried = start == Start::carried;
   auto const kernel = wide ? (carried ? merge_kernel<4, true> : merge_kernel<4, false>)
                            : (carried ? merge_kernel<1, true> : merge_kernel<1, false>);
@@ -217,14 +197,7 @@ void launch_merge(StateView const& from, StateView const& into, Start start, cud
 void launch_finish(StateView const& state, Output const& output, cudaStream_t stream) {
   if (state.batch * state.heads * state.rows == 0) return;
   FinishArgs const args{.state = state, .output = output, .vectors = 0, .split = {}};
-  switch (output.out.dtype) {
-    case DType::f32:
-      return launch_finish_to<float>(args, stream);
-    case DType::f16:
-      return launch_finish_to<__half>(args, stream);
-    case DType::bf16:
-      return launch_finish_to<__nv_bfloat16>(args, stream);
-  }
+  with_type(output.out.dtype, [&](auto zero) { launch_finish_to<decltype(zero)>(args, stream); });
 }
 
 }  // namespace plait::cuda

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "plait/rounding.hpp"
+
 namespace plait::cuda {
 namespace {
 
@@ -26,7 +28,7 @@ Segment segment(KeyRange const& range, Slice keys, bool masked, Index key_block)
           .lo = narrow_diagonal(range.lo),
           .hi = narrow_diagonal(range.hi),
           .masked = masked ? 1 : 0,
-          .blocks = narrow((keys.size() + key_block - 1) / key_block)};
+          .blocks = narrow(divided_up(keys.size(), key_block))};
 }
 
 /// The keys of a range that every row of the tile sees, cut to a whole number of blocks; masked keys before
@@ -36,7 +38,7 @@ Slice full_part(KeyRange const& range, Slice tile, Index key_block) {
   if (!range.rows.contains(tile)) return {keys.begin, keys.begin};
   Slice full = intersect(keys, {range.lo + tile.end - 1, range.hi + tile.begin + 1});
   if (full.empty()) return {keys.begin, keys.begin};
-  full.begin = keys.begin + (full.begin - keys.begin + key_block - 1) / key_block * key_block;
+  full.begin = keys.begin + rounded_up(full.begin - keys.begin, key_block);
   Index const blocks = (full.end - full.begin) / key_block;
   if (full.begin >= full.end || blocks == 0) return {keys.begin, keys.begin};
   return {full.begin, full.begin + blocks * key_block};

@@ -10,6 +10,7 @@
 #include "gather.hpp"
 #include "grid.hpp"
 #include "plait/plan_builder.hpp"
+#include "plait/rounding.hpp"
 #include "strategies.hpp"
 
 namespace plait {
@@ -140,7 +141,7 @@ struct Schedule {
 Schedule schedule(Layout const& kv, int asked) {
   int const others = kv.ranks() - 1;
   if (asked == 0) return {pieces_to_travel(kv), others};
-  return {std::max(1, others > 0 ? (asked + others - 1) / others : 1), std::min(asked, others)};
+  return {std::max(1, others > 0 ? divided_up(asked, others) : 1), std::min(asked, others)};
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "plait/rounding.hpp"
+
 namespace plait {
 
 std::vector<MeshStep> mesh_order(Shape const& shape, Grid grid) {
@@ -33,7 +35,7 @@ std::size_t steps_per_round(std::size_t steps, Index tokens, Index most_rounds) 
   constexpr Index tokens_a_round = 1024;
   if (steps == 0) return 1;
   auto const rounds = static_cast<std::size_t>(std::clamp<Index>(tokens / tokens_a_round, 1, most_rounds));
-  return (steps + rounds - 1) / rounds;
+  return divided_up(steps, rounds);
 }
 
 }  // namespace plait

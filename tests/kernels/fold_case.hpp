@@ -13,6 +13,7 @@
 
 #include "oracle.hpp"
 #include "plait/device.hpp"
+#include "plait/rounding.hpp"
 
 namespace plait::test {
 
@@ -193,22 +194,28 @@ struct Tensors {
   bool beside_transfers;
 };
 
+/// A fold of all queries and the keys [keys).
+inline std::unique_ptr<FoldPlan> prepare(Device& device, Tensors const& tensors, std::span<Band const> bands,
+                                         Slice keys, Start start, bool finishes) {
+  MutableTensorView const q = tensors.q.on(device);
+  return device.prepare({.q = {0, q.rows},
+                         .kv = keys,
+                         .bands = bands,
+                         .dtype = q.dtype,
+                         .head_dim = q.dim,
+                         .value_dim = tensors.v.view().dim,
+                         .lanes = q.batch * q.heads,
+                         .group = q.heads / tensors.k.view().heads,
+                         .start = start,
+                         .finishes = finishes});
+}
+
 /// Folds the keys [keys) into the state, or, with an output, finishes the rows too.
 /// @returns the kernel that did it
 inline std::string fold(Device& device, Tensors const& tensors, std::span<Band const> bands, Slice keys,
                         StateView state, Start start, std::optional<Output> const& output = std::nullopt) {
-  MutableTensorView const q = tensors.q.on(device);
-  auto const plan = device.prepare({.q = {0, q.rows},
-                                    .kv = keys,
-                                    .bands = bands,
-                                    .dtype = q.dtype,
-                                    .head_dim = q.dim,
-                                    .value_dim = tensors.v.view().dim,
-                                    .lanes = q.batch * q.heads,
-                                    .group = q.heads / tensors.k.view().heads,
-                                    .start = start,
-                                    .finishes = output.has_value()});
-  device.fold(*plan, {.q = q,
+  auto const plan = prepare(device, tensors, bands, keys, start, output.has_value());
+  device.fold(*plan, {.q = tensors.q.on(device),
                       .k = tensors.k.on(device).rows_of(keys),
                       .v = tensors.v.on(device).rows_of(keys),
                       .state = state,
@@ -243,7 +250,7 @@ inline void expect_oracle(Device& device, Case const& shape, Tensors& tensors,
   tensors.out.expect_padding_untouched();
   tensors.lse.expect_guarded();
   std::vector<Index> rows;
-  Index const step = std::max<Index>(1, (shape.q_rows + shape.oracle_rows - 1) / shape.oracle_rows);
+  Index const step = std::max<Index>(1, divided_up(shape.q_rows, shape.oracle_rows));
   for (Index row = 0; row < shape.q_rows; row += step) rows.push_back(row);
   if (rows.back() != shape.q_rows - 1) rows.push_back(shape.q_rows - 1);
   auto const q = rows_of(tensors.q.view(), rows);

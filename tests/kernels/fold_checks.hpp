@@ -121,16 +121,7 @@ inline void check_queued_folds(Device& device, DType dtype, Case shape) {
     keys.push_back({slice * shape.kv_rows / slices, (slice + 1) * shape.kv_rows / slices});
     for (Start const start : {Start::identity, Start::carried}) {
       (start == Start::identity ? first_plans : plans)
-          .push_back(device.prepare({.q = {0, q.rows},
-                                     .kv = keys.back(),
-                                     .bands = std::span(&causal, 1),
-                                     .dtype = dtype,
-                                     .head_dim = shape.dim,
-                                     .value_dim = shape.value_dim,
-                                     .lanes = q.batch * q.heads,
-                                     .group = shape.q_heads / shape.kv_heads,
-                                     .start = start,
-                                     .finishes = false}));
+          .push_back(prepare(device, tensors, std::span(&causal, 1), keys.back(), start, false));
     }
   }
   GuardedState up(device, shape);

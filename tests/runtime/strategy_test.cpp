@@ -4,10 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <set>
-#include <tuple>
 
 #include "plait/verify.hpp"
 #include "plait/volume.hpp"
@@ -102,36 +100,6 @@ TEST(Strategy, UlyssesTakesUnevenHeads) {
   }
 }
 
-/// Nothing moves while a rank has nothing to fold: a part of what stays at home is left for the last outputs.
-/// In the contiguous layout that is rank 0 under a causal mask, whose own queries need no other keys.
-TEST(Strategy, UlyssesFoldsBesideWhateverMoves) {
-  struct Case {
-    bool causal;
-    std::string layout;
-    std::size_t ranks_that_fold;
-  };
-  for (std::size_t const ranks : {2u, 4u}) {
-    for (Case const& given :
-         {Case{false, "contiguous", ranks}, Case{true, "zigzag", ranks}, Case{true, "contiguous", 1}}) {
-      Index const tokens = 4096 * static_cast<Index>(ranks);
-      Shape shape = llama_like(tokens);
-      shape.q_heads = shape.kv_heads = 4;
-      Problem const problem =
-          problem_of(shape, given.causal ? Mask::causal(tokens, tokens) : Mask::full(tokens, tokens));
-      Layouts const layouts = make_layouts(given.layout, problem.mask, static_cast<int>(ranks));
-      Plan const plan = make_plan(problem, layouts, "ulysses");
-      ASSERT_TRUE(verify(plan).empty());
-      for (std::size_t rank = 0; rank < given.ranks_that_fold; ++rank) {
-        for (std::size_t index = 0; index < plan.programs[rank].rounds(); ++index) {
-          Round const round = plan.programs[rank].round(index);
-          EXPECT_TRUE(round.sends.empty() || !round.folds.empty())
-              << given.layout << ", rank " << rank << " of " << ranks << ", round " << index;
-        }
-      }
-    }
-  }
-}
-
 /// A node and hop send the blocks of one rank over the network; bytes per rank are the ring's.
 TEST(Strategy, TheHierarchicalRingSparesTheNetwork) {
   int const nodes = 3;
@@ -152,56 +120,6 @@ TEST(Strategy, TheHierarchicalRingSparesTheNetwork) {
       }
       bool const last_outer_step = round / size + 1 >= static_cast<std::size_t>(nodes);
       EXPECT_EQ(crossing, last_outer_step ? 0 : block) << "round " << round << ", node " << node;
-    }
-  }
-}
-
-/// One query over sharded keys: the states of P ranks meet in ⌈log2 P⌉ rounds of sends, or in one.
-TEST(Strategy, TreesAreAsDeepAsTheirLogarithm) {
-  for (int ranks = 2; ranks <= 17; ++ranks) {
-    Shape shape = llama_like(1);
-    shape.kv_tokens = 64 * ranks;
-    Problem const problem = problem_of(shape, Mask::full(1, shape.kv_tokens));
-    Layouts const layouts = make_layouts("contiguous", problem.mask, ranks);
-    for (auto const& [name, depth] : {std::pair{"tree", std::ceil(std::log2(ranks))}, {"tree:direct", 1.0}}) {
-      Plan const plan = make_plan(problem, layouts, name);
-      std::set<std::size_t> rounds;
-      for (Program const& program : plan.programs) {
-        for (std::size_t round = 0; round < plan.rounds(); ++round) {
-          for (Transfer const& send : program.round(round).sends) {
-            if (plan.block(send.block).tensor == Tensor::state) rounds.insert(round);
-          }
-        }
-      }
-      EXPECT_EQ(static_cast<double>(rounds.size()), depth) << name << " over " << ranks;
-      Volume const moved = volume(plan);
-      std::uint64_t const all = std::accumulate(moved.sent.begin(), moved.sent.end(), std::uint64_t{0});
-      std::uint64_t const visit = 8 * 64 * 2 + 8 * (64 + 2) * 4;  // the query there, its state back
-      EXPECT_EQ(all, static_cast<std::uint64_t>(ranks - 1) * visit) << name << " over " << ranks;
-    }
-  }
-}
-
-/// The reduce-scatter form moves what the direct one does, counted at the least: queries there, parts of all
-/// rows back, also those of ranks whose keys the mask drops.
-TEST(Strategy, NativeReductionsAreOneRoundOfAllRanks) {
-  for (int const ranks : {2, 3, 7}) {
-    Shape shape = llama_like(5 * ranks);
-    shape.kv_tokens = 64 * ranks;
-    Problem const problem = problem_of(shape, Mask::full(shape.q_tokens, shape.kv_tokens));
-    Layouts const layouts = make_layouts("contiguous", problem.mask, ranks);
-    Plan const native = make_plan(problem, layouts, "tree:native");
-    EXPECT_EQ(volume(native).sent, volume(make_plan(problem, layouts, "tree:direct")).sent);
-    EXPECT_EQ(volume(native).received, volume(make_plan(problem, layouts, "tree:direct")).received);
-    std::uint64_t const visit = 5 * (8 * 64 * 2 + 8 * (64 + 2) * 4);
-    EXPECT_EQ(sent_per_peer(native, 0), [&] {
-      std::vector<std::uint64_t> sent(static_cast<std::size_t>(ranks), visit);
-      sent.front() = 0;
-      return sent;
-    }());
-    for (Program const& program : native.programs) {
-      EXPECT_EQ(program.reductions.size(), static_cast<std::size_t>(ranks));
-      EXPECT_TRUE(program.merges.empty());
     }
   }
 }
@@ -275,60 +193,6 @@ TEST(Strategy, NothingGoesWhereNothingNeedsIt) {
   }
 }
 
-/// Every rank has something to fold from the first round on, and a part only of what it gets comes in that
-/// round, unless one round is asked for.
-TEST(Strategy, FoldsStartWithTheFirstRound) {
-  int const ranks = 8;
-  Index const tokens = 8192 * ranks;
-  Problem const problem = problem_of(llama_like(tokens), Mask::full(tokens, tokens));
-  Layouts const layouts = make_layouts("contiguous", problem.mask, ranks);
-  for (std::string const& strategy : test::all_variants(problem, layouts)) {
-    Plan const plan = make_plan(problem, layouts, strategy);
-    for (std::size_t rank = 0; rank < 8; ++rank) {
-      Round const first = plan.programs[rank].round(0);
-      EXPECT_FALSE(first.folds.empty()) << strategy << ", rank " << rank;
-      std::uint64_t arriving = 0;
-      for (Transfer const& receive : first.receives)
-        arriving += bytes(plan.block(receive.block), problem.shape);
-      std::uint64_t const least_left = strategy == "allgather:1" ? 0 : arriving;
-      EXPECT_LE(arriving + least_left, volume(plan).received[rank]) << strategy << ", rank " << rank;
-    }
-  }
-}
-
-/// The last states to come back find their home folding, not waiting.
-TEST(Strategy, TheLastStatesComeBackBesideFolds) {
-  Index const tokens = 16384;
-  for (int ranks = 2; ranks <= 8; ++ranks) {
-    for (auto const& [mask, layout] : {std::pair{Mask::full(tokens, tokens), "contiguous"},
-                                       std::pair{Mask::causal(tokens, tokens), "zigzag"}}) {
-      Problem const problem = problem_of(llama_like(tokens), mask);
-      for (std::string const& name :
-           {std::string("passq"), std::string("tree:direct"), fmt::format("mesh:{}x1", ranks)}) {
-        Plan const plan = make_plan(problem, make_layouts(layout, mask, ranks), name);
-        for (Program const& mine : plan.programs) {
-          std::size_t last = mine.rounds() - 1;
-          while (mine.round(last).receives.empty()) --last;
-          EXPECT_EQ(plan.block(mine.round(last).receives.back().block).tensor, Tensor::state);
-          EXPECT_FALSE(mine.round(last).folds.empty()) << name << " over " << ranks << ", " << layout;
-        }
-      }
-    }
-  }
-}
-
-/// One query to a long cache is folded once on each rank: a second fold would cost more than it hides.
-TEST(Strategy, ADecodingStepIsFoldedOnce) {
-  int const ranks = 4;
-  Shape shape = llama_like(65536);
-  shape.q_tokens = 4;
-  Problem const problem = problem_of(shape, Mask::full(4, 65536));
-  for (std::string const name : {"passq", "tree:log", "tree:direct", "tree:native"}) {
-    Plan const plan = make_plan(problem, make_layouts("contiguous", problem.mask, ranks), name);
-    for (Program const& mine : plan.programs) EXPECT_EQ(mine.folds.size(), 4u) << name;
-  }
-}
-
 TEST(Strategy, DocumentsThatStayAtHomeMoveNothing) {
   Mask const mask = Mask::documents(std::vector<Index>{64, 64, 64, 64});
   Problem const problem = problem_of(llama_like(256), mask);
@@ -357,38 +221,6 @@ TEST(Strategy, SlotsDoNotGrowWithTheRanks) {
   std::uint64_t const kv = 100 * 2 * (64 + 64) * 2;
   EXPECT_EQ(slots_of("ring", 8), state + 2 * kv);
   EXPECT_EQ(slots_of("allgather", 8), state + 2 * kv);
-}
-
-/// With few ranks the blocks travel in pieces, so that folds start early; slots then hold pieces.
-TEST(Strategy, FewRanksCutTheBlocksThatTravel) {
-  Index const tokens = 2048;
-  Problem const problem = problem_of(llama_like(tokens), Mask::full(tokens, tokens));
-  Layouts const layouts = make_layouts("contiguous", problem.mask, 2);
-  std::uint64_t const state = 1024 * 8 * (64 + 2) * 4;
-  std::uint64_t const kv = 1024 * 2 * (64 + 64) * 2;
-  for (std::string_view const name : {"ring", "allgather"}) {
-    Plan const plan = make_plan(problem, layouts, name);
-    EXPECT_EQ(plan.rounds(), 9u) << name;  // 8 pieces of 128 tokens, and the last fold
-    EXPECT_EQ(volume(plan).slots.front(), state + 2 * kv / 8) << name;
-    EXPECT_EQ(volume(plan).sent.front(), kv) << name;
-  }
-}
-
-TEST(Strategy, LongSlicesAreCutLess) {
-  for (auto const& [tokens_of_rank, ranks, pieces] : {std::tuple<Index, int, std::size_t>{4096, 2, 8},
-                                                      {4096, 4, 3},
-                                                      {8192, 2, 2},
-                                                      {8192, 4, 1},
-                                                      {16384, 2, 1}}) {
-    Index const tokens = tokens_of_rank * ranks;
-    Problem const problem = problem_of(llama_like(tokens), Mask::full(tokens, tokens));
-    Plan const plan = make_plan(problem, make_layouts("contiguous", problem.mask, ranks), "ring");
-    std::set<BlockId> sent;
-    for (Transfer const& transfer : plan.programs[0].sends) {
-      if (plan.block(transfer.block).home == 0) sent.insert(transfer.block);
-    }
-    EXPECT_EQ(sent.size(), pieces) << tokens_of_rank << " tokens of each of " << ranks << " ranks";
-  }
 }
 
 TEST(Strategy, PlansAreDeterministic) {

@@ -18,24 +18,17 @@ struct WideAccess {
   bool out;     ///< `width` columns of out
 };
 
-inline bool is_aligned(void const* pointer, std::size_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
-}
-
 /// @param element_bytes  of q, k, v and out
 /// @param width          columns that a thread of the kernel owns side by side
 inline WideAccess wide_access(FoldArgs const& args, int element_bytes, int width) {
-  auto const rows_aligned = [&](TensorArg const& tensor) {
-    std::int64_t const elements = 16 / element_bytes;
-    return is_aligned(tensor.data, 16) && tensor.batch_stride % elements == 0 &&
-           tensor.row_stride % elements == 0 && tensor.head_stride % elements == 0;
-  };
+  auto const bytes = static_cast<std::size_t>(element_bytes);
+  int const at_once = 16 / element_bytes;
+  TensorArg const out{args.out, args.out_batch_stride, args.out_row_stride, args.out_head_stride};
   bool const whole = args.value_dim % width == 0;
-  return {.inputs = rows_aligned(args.q) && rows_aligned(args.k) && rows_aligned(args.v),
-          .state = whole && is_aligned(args.o, 4 * static_cast<std::size_t>(width)),
-          .out = whole && is_aligned(args.out, static_cast<std::size_t>(element_bytes * width)) &&
-                 args.out_batch_stride % width == 0 && args.out_row_stride % width == 0 &&
-                 args.out_head_stride % width == 0};
+  return {.inputs = moves_columns(args.q, bytes, at_once) && moves_columns(args.k, bytes, at_once) &&
+                    moves_columns(args.v, bytes, at_once),
+          .state = whole && is_aligned(args.o, sizeof(float) * static_cast<std::size_t>(width)),
+          .out = whole && moves_columns(out, bytes, width)};
 }
 
 /// One block of threads per tile and query head.
@@ -147,11 +140,6 @@ struct Reference {
   }
 };
 
-template <class T, int width>
-struct alignas(sizeof(T) * width) Columns {
-  T value[width];
-};
-
 /// Columns [column, column + width) of a row of `dim`; those past its end are 0.
 template <int width>
 __device__ void load_columns(float const* row, int column, int dim, bool wide, float (&target)[width]) {
@@ -227,9 +215,7 @@ __device__ void write_out(FoldArgs const& args, Item const& item, int row, RowSl
     for (int i = 0; i < width; ++i) values[i] = finished(o[g][i], l, __frcp_rn(l));
     store_columns(out, slice.first + g * slice.step, args.value_dim, wide, values);
   }
-  if (!slice.leads || args.lse == nullptr) return;
-  args.lse[item.b * args.lse_batch_stride + item.head * args.lse_head_stride + row * args.lse_row_stride] =
-      l == 0.0f ? -INFINITY : natural_lse(m, l);
+  if (slice.leads) write_lse(args, item.b, item.head, row, m, l);
 }
 
 }  // namespace plait::cuda

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "config.hpp"
+#include "plait/rounding.hpp"
 
 namespace plait::cuda {
 namespace {
@@ -35,8 +36,7 @@ FoldKernel smallest(Index head_dim, Index value_dim) {
 
 /// Keys that are visited, per key: the last block is rarely full.
 double visited(Index keys, int key_block) {
-  Index const blocks = (keys + key_block - 1) / key_block;
-  return static_cast<double>(blocks * key_block) / static_cast<double>(std::max<Index>(keys, 1));
+  return static_cast<double>(rounded_up(keys, key_block)) / static_cast<double>(std::max<Index>(keys, 1));
 }
 
 template <DType dtype>

@@ -12,6 +12,7 @@
 #include "config.hpp"
 #include "fold.cuh"
 #include "kernels.hpp"
+#include "plait/rounding.hpp"
 
 namespace plait::cuda::hopper {
 
@@ -114,7 +115,7 @@ void launch_config(FoldArgs const& args, CUtensorMapDataType type, cudaStream_t 
   }();
   int const items = args.tile_count / args.cluster * args.batch * args.q_heads;
   maps.first_clusters = std::min(multiprocessors / args.cluster, items);
-  int const turns = args.tiles_per_turn == 0 ? 1 : (items + args.tiles_per_turn - 1) / args.tiles_per_turn;
+  int const turns = args.tiles_per_turn == 0 ? 1 : divided_up(items, args.tiles_per_turn);
   std::array<cudaLaunchAttribute, 2> attributes{};
   unsigned count = 0;
   if (args.cluster > 1) {

@@ -166,14 +166,6 @@ __device__ __forceinline__ bool is_box(FoldArgs const& args, Tile const& tile, i
          tile.row_end + tile.state_shift == args.state_rows;
 }
 
-/// Writes a finished row's lse, if it is asked for.
-__device__ __forceinline__ void write_lse(FoldArgs const& args, int batch, int head, int row, float m,
-                                          float l) {
-  if (args.lse == nullptr) return;
-  args.lse[batch * args.lse_batch_stride + head * args.lse_head_stride + row * args.lse_row_stride] =
-      l == 0.0f ? minus_infinity : natural_lse(m, l);
-}
-
 /// The index of a row of a head's state among all of the state.
 __device__ __forceinline__ std::int64_t state_row(FoldArgs const& args, int batch, int head, int row) {
   return (static_cast<std::int64_t>(batch) * args.q_heads + head) * args.state_rows + row;
