@@ -229,7 +229,6 @@ class FoldCase {
                             .v = view(v_.memory->data(), given_.kv_heads, given_.value_dim).rows_of(step.kv),
                             .state = state_view(states_.at(step.state)->data(), given_.batch, given_.heads,
                                                 step.q.size(), given_.value_dim),
-                            .start = step.start,
                             .scale = scale(),
                             .beside_transfers = given_.beside_transfers};
       if (step.finishes) {

@@ -133,7 +133,7 @@ double ExchangeBench::while_folding(FoldBench& fold, int times) {
   return timed([&] {
     for (int i = 0; i < times; ++i) {
       transport_.start(exchange(), memory_);
-      fold.fold(Start::carried);
+      fold.fold();
       transport_.finish();
     }
   });

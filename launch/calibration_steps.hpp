@@ -40,9 +40,11 @@ class FoldBench {
   /// Seconds for so many folds, one after the other.
   double operator()(int times);
   /// Queues one fold.
-  void fold(Start start);
+  void fold();
 
  private:
+  void fold(FoldPlan const& plan);
+
   Device& device_;
   Problem problem_;
   std::unique_ptr<DeviceMemory> q_;

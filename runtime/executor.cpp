@@ -193,7 +193,6 @@ void Executor::fold(std::size_t index, bool beside_transfers) {
                         .k = memory_.k(step.kv, step.kv_slot).heads_of(heads.begin, heads.end),
                         .v = memory_.v(step.kv, step.kv_slot).heads_of(heads.begin, heads.end),
                         .state = memory_.state(step.q, step.state),
-                        .start = step.start,
                         .scale = static_cast<float>(plan_.problem.scale),
                         .beside_transfers = beside_transfers};
   if (finishes) operands.output = memory_.output(finishing->second.out, finishing->second.into);

@@ -34,9 +34,11 @@ class CpuMemory : public DeviceMemory {
 };
 
 struct CpuFoldPlan : FoldPlan {
-  CpuFoldPlan(TileList tiles, cpu::FoldPath fold_path) : list(std::move(tiles)), path(fold_path) {}
+  CpuFoldPlan(Start fold_start, TileList tiles, cpu::FoldPath fold_path)
+      : start(fold_start), list(std::move(tiles)), path(fold_path) {}
   std::size_t bytes() const override { return sizeof *this + list.bytes(); }
   std::string kernel() const override { return "cpu"; }
+  Start start;
   TileList list;
   cpu::FoldPath path;
 };
@@ -87,13 +89,13 @@ class CpuDevice : public Device {
       scratch_ = needed;
       scratch_.place(scratch_memory_->data());
     }
-    return std::make_unique<CpuFoldPlan>(make_tile_list(shape.q, shape.kv, shape.bands, cpu::tile_rows),
-                                         path);
+    return std::make_unique<CpuFoldPlan>(
+        shape.start, make_tile_list(shape.q, shape.kv, shape.bands, cpu::tile_rows), path);
   }
 
   void fold(FoldPlan const& plan, FoldOperands const& operands) override {
     auto const& prepared = dynamic_cast<CpuFoldPlan const&>(plan);
-    if (operands.start == Start::identity) clear(operands.state);
+    if (prepared.start == Start::identity) clear(operands.state);
     cpu::fold(prepared.path, prepared.list, operands, threads_, scratch_);
     if (operands.output) finish(operands.state, *operands.output);
   }

@@ -105,9 +105,6 @@ class CudaDevice : public Device {
     if (prepared.finishes() != operands.output.has_value()) {
       throw std::logic_error("a fold has an output iff it was prepared to finish");
     }
-    if (prepared.start() != operands.start) {
-      throw std::logic_error("a fold starts as it was prepared to");
-    }
     Index const lanes = operands.q.batch * operands.q.heads;
     if (prepared.is_empty() || lanes == 0) return;
     if (prepared.lanes() != 0 && prepared.lanes() != lanes) {
@@ -170,14 +167,14 @@ class CudaDevice : public Device {
     StateView const parts = plan.parts(parts_->data(), operands.q.batch, operands.q.heads);
     FoldOperands to_scratch = operands;
     to_scratch.state = parts;
-    to_scratch.start = Start::identity;
     to_scratch.output.reset();
     if (plan.tile_count() > 0) {
       FoldArgs args = fold_args(plan, to_scratch);
       args.state_rows = static_cast<std::int32_t>(parts.rows);
+      args.carried = false;
       launch(plan, args);
     }
-    launch_join(plan.join(parts), operands.state, operands.start, operands.output, stream_);
+    launch_join(plan.join(parts), operands.state, plan.start(), operands.output, stream_);
     // What follows may begin early, as after any fold: it waits for the join before it writes anything.
     follows_fold_ = !operands.output;
   }
@@ -203,7 +200,7 @@ class CudaDevice : public Device {
                   .m = operands.state.m,
                   .l = operands.state.l,
                   .o = operands.state.o,
-                  .carried = operands.start == Start::carried,
+                  .carried = plan.start() == Start::carried,
                   .finishes = operands.output.has_value(),
                   .out = nullptr,
                   .out_batch_stride = 0,

@@ -373,13 +373,8 @@ TEST_P(CudaFold, OffsetsBeyond32Bits) {
   (void)tensors.out.on(*device_);
   Output const output{
       .out = out, .lse = tensors.lse.data(), .lse_batch_stride = rows, .lse_head_stride = rows};
-  device_->fold(*plan, {.q = q,
-                        .k = k,
-                        .v = v,
-                        .state = state.view(),
-                        .start = Start::identity,
-                        .scale = tensors.scale,
-                        .output = output});
+  device_->fold(*plan,
+                {.q = q, .k = k, .v = v, .state = state.view(), .scale = tensors.scale, .output = output});
   MutableTensorView const near = tensors.out.on(*device_);
   std::vector<std::byte> row_of_out(row_bytes);
   for (Index row = 0; row < rows; ++row) {

@@ -219,7 +219,6 @@ inline std::string fold(Device& device, Tensors const& tensors, std::span<Band c
                       .k = tensors.k.on(device).rows_of(keys),
                       .v = tensors.v.on(device).rows_of(keys),
                       .state = state,
-                      .start = start,
                       .scale = tensors.scale,
                       .output = output,
                       .beside_transfers = tensors.beside_transfers});

@@ -136,7 +136,6 @@ inline void check_queued_folds(Device& device, DType dtype, Case shape) {
                                                           .k = k.rows_of(keys[at]),
                                                           .v = v.rows_of(keys[at]),
                                                           .state = state,
-                                                          .start = i == 0 ? Start::identity : Start::carried,
                                                           .scale = tensors.scale});
       }
     }

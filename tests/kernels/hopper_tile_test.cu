@@ -212,7 +212,7 @@ TEST_F(HopperTile, BoxesOfAStateComeAndGoSwizzledAndClipped) {
   DeviceArray<float> to(std::vector<float>(values.size(), -1.0f));
   FoldArgs args{};
   args.value_dim = dim;
-  args.rows = rows;
+  args.state_rows = rows;
   args.q_heads = planes;
   args.batch = 1;
   args.o = from.data();

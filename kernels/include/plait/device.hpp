@@ -37,11 +37,12 @@ struct FoldShape {
   /// heads for the device it may want to know, and the fold must then be run with so many.
   Index lanes = 0;
   Index group = 0;
-  Start start = Start::identity;  ///< how it will mostly be run: a hint for the choice of a kernel
+  Start start = Start::identity;  ///< of the state: read and written, or written
   bool finishes = false;          ///< the fold writes the output: rows without a key are visited too
 };
 
-/// A fold's static part, prepared once per plan: its tile list, in the device's memory. Opaque to callers.
+/// A fold's static part, prepared once per plan: how it starts, and its tile list, in the device's memory.
+/// Opaque to callers.
 class FoldPlan {
  public:
   virtual ~FoldPlan() = default;
@@ -67,7 +68,6 @@ struct FoldOperands {
   TensorView k;
   TensorView v;
   StateView state;
-  Start start = Start::carried;
   float scale = 1.0f;  ///< multiplies q·k before the softmax (natural exponent)
   /// Set iff the prepared fold `finishes`: the rows are rounded once to the output instead of to the state,
   /// which is left in an unspecified condition.
