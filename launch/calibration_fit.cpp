@@ -125,6 +125,31 @@ class SubsetFit {
   Row targets_;
 };
 
+/// As fit_non_negative, but where the larger of two terms counts instead of their sum. Which one that is
+/// depends on the ratio of their factors alone: each ratio is tried for where it changes, and the best kept.
+Row fit_larger(std::span<Observation const> sums, std::size_t one, std::size_t other) {
+  auto const squares = [&](Row const& x) {
+    double sum = 0.0;
+    for (auto const& [factors, seconds, weight] : sums) {
+      double const all = std::inner_product(x.begin(), x.end(), factors.begin(), 0.0);
+      double const smaller = std::min(factors[one] * x[one], factors[other] * x[other]);
+      double const error = std::log(std::max(all - smaller, seconds / boundless) / seconds);
+      sum += weight * error * error;
+    }
+    return sum;
+  };
+  std::vector<Observation> sorted(sums.begin(), sums.end());
+  std::ranges::sort(sorted, {}, [&](Observation const& of) { return of.factors[other] / of.factors[one]; });
+  Row best;
+  for (std::size_t change = 0; change <= sorted.size(); ++change) {
+    std::vector<Observation> larger = sorted;
+    for (std::size_t i = 0; i < larger.size(); ++i) larger[i].factors[i < change ? other : one] = 0.0;
+    Row x = fit_non_negative(larger);
+    if (best.empty() || squares(x) < squares(best)) best = std::move(x);
+  }
+  return best;
+}
+
 }  // namespace
 
 std::vector<double> fit_non_negative(std::span<Observation const> observations) {
@@ -158,14 +183,14 @@ std::vector<double> fit_non_negative(std::span<Observation const> observations) 
 void fit_folds(std::span<TimedFold const> folds, Machine& machine) {
   double longest = 0.0;
   for (TimedFold const& fold : folds) longest = std::max(longest, fold.seconds);
-  std::vector<Observation> observations;
+  std::vector<Observation> sums;
   for (TimedFold const& fold : folds) {
     double const flops = fold.work.flops / busy_share(fold.work, machine);
-    observations.push_back({{1.0, flops, fold.work.row_bytes, fold.work.key_bytes},
-                            fold.seconds,
-                            weight_of(fold.seconds, longest)});
+    sums.push_back({{1.0, flops, fold.work.row_bytes, fold.work.key_bytes},
+                    fold.seconds,
+                    weight_of(fold.seconds, longest)});
   }
-  std::vector<double> const x = fit_non_negative(observations);
+  std::vector<double> const x = machine.units == 1 ? fit_non_negative(sums) : fit_larger(sums, 1, 3);
   if (x[1] <= 0) throw std::invalid_argument("the folds' times do not grow with their flops");
   machine.fold_seconds = x[0];
   machine.flops_per_second = 1.0 / x[1];

@@ -45,7 +45,8 @@ struct TimedExchange {
 };
 
 /// Sets fold_seconds, flops_per_second, memory_bytes_per_second and key_bytes_per_second. `units` and
-/// `tile_rows` are read. Long folds weigh more.
+/// `tile_rows` are read. Long folds weigh more. Of several units, some folds should take longer to read their
+/// keys than to multiply, or the rate of keys is taken to be boundless.
 /// @throws std::invalid_argument if the folds say nothing of the rate of flops
 void fit_folds(std::span<TimedFold const> folds, Machine& machine);
 

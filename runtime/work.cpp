@@ -77,8 +77,10 @@ double busy_share(FoldWork const& work, Machine const& machine) {
 
 double seconds(FoldWork const& work, Machine const& machine) {
   double const flops = work.flops + machine.edge_keys * work.edge_flops;
-  return machine.fold_seconds + flops / (machine.flops_per_second * busy_share(work, machine)) +
-         work.row_bytes / machine.memory_bytes_per_second + work.key_bytes / machine.key_bytes_per_second;
+  double const products = flops / (machine.flops_per_second * busy_share(work, machine));
+  double const keys = work.key_bytes / machine.key_bytes_per_second;
+  return machine.fold_seconds + work.row_bytes / machine.memory_bytes_per_second +
+         (machine.units == 1 ? products + keys : std::max(products, keys));
 }
 
 double merge_bytes(Block const& state, Shape const& shape) {

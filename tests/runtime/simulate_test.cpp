@@ -335,6 +335,23 @@ TEST(Rules, FoldsOfManyKeysUseAllUnits) {
   EXPECT_EQ(share(8, 3, 5), 1.0);
 }
 
+/// A GPU reads keys while it multiplies: whichever takes longer counts. A CPU packs them first.
+TEST(Rules, KeysAreReadBesideTheProductsOfAGpu) {
+  Machine machine = tiny_machine(1);
+  machine.tile_rows = 1;
+  machine.flops_per_second = 10;
+  machine.memory_bytes_per_second = 100;
+  auto const fold_seconds = [&](int units, double key_rate) {
+    machine.units = units;
+    machine.key_bytes_per_second = key_rate;
+    return seconds({.flops = 40, .row_bytes = 50, .key_bytes = 60, .query_heads = 1, .rows = 2, .keys = 1},
+                   machine);
+  };
+  EXPECT_NEAR(fold_seconds(1, 20), 4 + 0.5 + 3, close);
+  EXPECT_NEAR(fold_seconds(2, 20), 4 + 0.5, close);
+  EXPECT_NEAR(fold_seconds(2, 10), 0.5 + 6, close);
+}
+
 /// A single query's heads are rows of the key/value head that they read.
 TEST(Rules, HeadsOfASingleQueryAreRows) {
   auto const work = [](Index q_tokens) {

@@ -24,7 +24,7 @@ struct Link {
 /// rows and keys that its mask lets meet. The rate is flops_per_second if the fold has row tiles (of
 /// tile_rows rows of one head), or parts of them (of 1,024 keys or more), for all of `units`, and in
 /// proportion less if it has fewer. On a machine of several units a tile that is not full takes as long as
-/// one that is.
+/// one that is, and keys and values are read beside the products, so that the longer of both counts.
 struct Machine {
   std::string name = "flat";
   std::string sources = {};  ///< where the numbers are from

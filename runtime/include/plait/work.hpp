@@ -25,8 +25,9 @@ struct FoldWork {
 /// the units is busy with them, or with parts of their keys (Machine).
 [[nodiscard]] double busy_share(FoldWork const& work, Machine const& machine);
 
-/// Machine::fold_seconds + (flops + edge_keys · edge_flops) / (rate · share) + row_bytes /
-/// memory_bytes_per_second + key_bytes / key_bytes_per_second.
+/// Machine::fold_seconds + row_bytes / memory_bytes_per_second, and the products' time, (flops + edge_keys ·
+/// edge_flops) / (rate · share), and the keys', key_bytes / key_bytes_per_second: the sum of both on a
+/// machine of one unit, the larger one on one of several.
 [[nodiscard]] double seconds(FoldWork const& work, Machine const& machine);
 
 /// Bytes that a merge of a state touches (both states in, one out), and that a finish does (state in, output
