@@ -101,9 +101,8 @@ void add_plan_flags(po::options_description& flags) {
   auto add = flags.add_options();
   add("strategy", text("auto|NAME"), strategy_help.c_str());
   add("layout", text("NAME"),
-      "who owns which tokens: auto, contiguous, zigzag (even under a causal mask) or balanced (even under "
-      "any "
-      "mask) (default auto)");
+      "who owns which tokens: auto, contiguous, zigzag (even under a causal mask), balanced (even under any "
+      "mask) or root (rank 0 all queries, for few of them; keys contiguous) (default auto)");
   add("reduce", text("p2p|native"),
       "how states of the same rows become one: by messages and merges, or in MPI's own reduce-scatter with "
       "the merge as its operator, which only plans of tree can do, between CPU ranks (default p2p)");
@@ -127,7 +126,7 @@ std::string parse_strategy(CommandLine const& line) {
 }
 
 std::string parse_layout(CommandLine const& line) {
-  constexpr std::array<std::string_view, 4> names = {"auto", "contiguous", "zigzag", "balanced"};
+  constexpr std::array<std::string_view, 5> names = {"auto", "contiguous", "zigzag", "balanced", "root"};
   return line.choose("layout", "auto", names);
 }
 

@@ -100,6 +100,22 @@ std::vector<std::uint64_t> of_written(Choice const& choice, std::vector<std::uin
   return found;
 }
 
+/// What the rank folds that folds most, of those whose programs are written, over an even share of all.
+double largest_share(Plan const& plan) {
+  Mask const& mask = plan.problem.mask;
+  double most = 0.0;
+  for (Program const& program : plan.programs) {
+    double pairs = 0.0;
+    for (Fold const& fold : program.folds) {
+      Block const& q = plan.block(fold.q);
+      pairs += static_cast<double>(mask.area(q.slice, plan.block(fold.kv).slice) * q.heads.size());
+    }
+    most = std::max(most, pairs);
+  }
+  auto const all = static_cast<double>(mask.area() * plan.problem.shape.kv_heads);
+  return all == 0.0 ? 1.0 : most * plan.ranks() / all;
+}
+
 std::string describe(Choice const& choice, Volume const& volume) {
   Plan const& plan = choice.plan;
   std::string const which =
@@ -111,7 +127,7 @@ std::string describe(Choice const& choice, Volume const& volume) {
       plan.strategy, summary(plan.strategy), choice.layout, plan.ranks(), plan.ranks() == 1 ? "" : "s",
       plan.rounds(), plan.rounds() == 1 ? "" : "s", travellers(plan),
       range_of(of_written(choice, volume.sent)), which, range_of(of_written(choice, volume.slots)), which,
-      imbalance(plan.problem.mask, plan.layouts.q));
+      largest_share(plan));
 }
 
 std::string candidate_table(std::vector<Candidate> const& candidates, std::string const& strategy,

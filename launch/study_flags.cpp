@@ -153,7 +153,7 @@ po::options_description study_flags() {
                       "rank counts: 1,2,3 or 8..4096, which doubles; required. Those that mpirun started are "
                       "measured on its first ranks, all others simulated")(
       "strategies", text("NAME,..."), "as --strategy of attend takes them (default: all that there are)")(
-      "layout", text("NAME"), "auto, contiguous, zigzag or balanced (default auto)")(
+      "layout", text("NAME"), "as --layout of attend takes it (default auto)")(
       "scale", text("X"), "multiplies q.k before the softmax (default 1/sqrt(dim))");
   po::options_description run("Measured points (medians of the runs after a warm-up)");
   add_run_flags(run, default_repeat);

@@ -176,6 +176,13 @@ Layout Layout::balanced(Mask const& mask, int ranks) {
   return {mask.q_tokens(), std::move(slices)};
 }
 
+Layout Layout::root(Index tokens, int ranks) {
+  require_ranks(ranks);
+  std::vector<std::vector<Slice>> slices(static_cast<std::size_t>(ranks));
+  slices.front().push_back({0, tokens});
+  return {tokens, std::move(slices)};
+}
+
 Layout Layout::from_slices(Index tokens, std::vector<std::vector<Slice>> slices) {
   require_ranks(static_cast<int>(slices.size()));
   std::vector<Slice> all;
@@ -243,8 +250,12 @@ Layouts make_layouts(std::string_view name, Mask const& mask, int ranks) {
   if (name == "contiguous") return with_keys(Layout::contiguous(mask.q_tokens(), ranks));
   if (name == "zigzag") return with_keys(Layout::zigzag(mask.q_tokens(), ranks));
   if (name == "balanced") return with_keys(Layout::balanced(mask, ranks));
+  if (name == "root") {
+    return {Layout::root(mask.q_tokens(), ranks), Layout::contiguous(mask.kv_tokens(), ranks)};
+  }
   if (name != "auto") {
-    throw InvalidProblem(fmt::format("layout '{}': must be auto, contiguous, zigzag or balanced", name));
+    throw InvalidProblem(
+        fmt::format("layout '{}': must be auto, contiguous, zigzag, balanced or root", name));
   }
   constexpr double balanced_enough = 1.01;
   for (Layout simple : {Layout::contiguous(mask.q_tokens(), ranks), Layout::zigzag(mask.q_tokens(), ranks)}) {

@@ -27,15 +27,20 @@ struct NamedLayouts {
 };
 
 /// The layouts worth weighing: the first of contiguous, zigzag and balanced that is even, and those before
-/// it, which may move fewer bytes.
+/// it, which may move fewer bytes. Where queries are few, all on one rank too: spread over ranks, each rank
+/// reads its keys once for each part of them.
 std::vector<NamedLayouts> layouts_to_weigh(std::string_view asked, Mask const& mask, int ranks) {
   constexpr double even = 1.01;
+  constexpr Index few_queries = 4096;
   if (asked != "auto") return {{std::string(asked), make_layouts(asked, mask, ranks)}};
   std::vector<NamedLayouts> found;
   for (std::string_view const name : {"contiguous", "zigzag", "balanced"}) {
     found.push_back({std::string(name), make_layouts(name, mask, ranks)});
     if (imbalance(mask, found.back().layouts.q) <= even) break;
   }
+  bool const few = mask.q_tokens() <= few_queries && mask.q_tokens() < mask.kv_tokens();
+  Layouts root = make_layouts("root", mask, ranks);
+  if (few && root != found.front().layouts) found.push_back({"root", std::move(root)});
   return found;
 }
 

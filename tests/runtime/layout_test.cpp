@@ -161,6 +161,15 @@ TEST(Layouts, AutoTakesTheSimplestThatIsBalanced) {
   EXPECT_THROW((void)make_layouts("diagonal", ragged, 4), InvalidProblem);
 }
 
+TEST(Layouts, RootHasAllQueriesAndItsShareOfTheKeys) {
+  for (Index const q_tokens : {0, 1, 7, 16}) {
+    Layouts const layouts = make_layouts("root", Mask::full(q_tokens, 16), 4);
+    expect_partition(layouts.q);
+    EXPECT_EQ(layouts.q.tokens(0), q_tokens);
+    EXPECT_EQ(layouts.kv, Layout::contiguous(16, 4));
+  }
+}
+
 TEST(Layouts, CrossAttentionSpreadsKeysEvenly) {
   Layouts const layouts = make_layouts("zigzag", Mask::causal(16, 40), 4);
   EXPECT_EQ(layouts.q, Layout::zigzag(16, 4));

@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "plait/strategy.hpp"
+#include "plait/verify.hpp"
 #include "plait/volume.hpp"
 #include "random_problem.hpp"
 #include "simulate_case.hpp"
@@ -47,6 +48,33 @@ TEST(Planner, ChoosesPassQForFewQueriesAndPassKvForMany) {
   Problem const many{.shape = shape, .mask = Mask::full(1 << 16, 1 << 16), .scale = 1.0};
   Machine const slow_links = test::flat_machine(50e9, 1e6, 20e-6);
   EXPECT_NE(choose_plan(many, 4, "auto", "auto", slow_links).plan.strategy, "passq");
+}
+
+/// A chunk of a prompt over a long cache: spread over ranks, every rank would read its keys once for each
+/// rank's queries. Together they are folded once, and one query is on one rank anyway.
+TEST(Planner, FoldsFewQueriesOfLongCachesTogether) {
+  int const ranks = 8;
+  for (Index const queries : {Index{1}, Index{64}, Index{512}}) {
+    Shape const shape{.q_tokens = queries,
+                      .kv_tokens = 1 << 20,
+                      .q_heads = 64,
+                      .kv_heads = 8,
+                      .head_dim = 128,
+                      .value_dim = 128,
+                      .dtype = DType::bf16};
+    Problem const problem{.shape = shape, .mask = Mask::full(queries, 1 << 20), .scale = 1.0};
+    Choice const choice = choose_plan(problem, ranks, "auto", "auto", machine("h200"));
+    EXPECT_EQ(choice.layout, queries == 1 ? "contiguous" : "root");
+    EXPECT_TRUE(verify(choice.plan).empty());
+    for (Program const& program : choice.plan.programs) {
+      Index keys = 0;
+      for (Fold const& fold : program.folds) keys += choice.plan.block(fold.kv).slice.size();
+      EXPECT_EQ(keys, shape.kv_tokens / ranks) << choice.plan.strategy;
+    }
+    double const spread =
+        choose_plan(problem, ranks, "auto", "contiguous", machine("h200")).predicted_seconds;
+    EXPECT_LE(choice.predicted_seconds, spread);
+  }
 }
 
 /// --reduce native: plans whose states meet in MPI's own reduction, and no others; and none of them
@@ -240,7 +268,8 @@ Problem prefill(Index tokens, Mask mask, Index q_heads, Index kv_heads) {
 }
 
 /// What choosing by the programs of a few ranks costs: the time of the plan that it takes, simulated, over
-/// that of the best plan that there is.
+/// that of the best plan that there is. Where one rank has all queries the estimate is up to 40% off; such
+/// plans are so short that they are always weighed.
 TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
   constexpr Index tokens = Index{1} << 17;
   std::vector<Problem> const problems = {
@@ -262,7 +291,8 @@ TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
         Choice const best = choose_plan(problem, ranks, "auto", "auto", on, Reduce::p2p, Weigh::all);
         Plan const whole = make_plan(problem, choice.plan.layouts, choice.plan.strategy);
         double const seconds = simulate(whole, on, Record::nothing).seconds;
-        EXPECT_NEAR(choice.predicted_seconds, seconds, 0.3 * seconds) << whole.strategy;
+        double const off = choice.layout == "root" ? 0.4 : 0.3;
+        EXPECT_NEAR(choice.predicted_seconds, seconds, off * seconds) << whole.strategy;
         EXPECT_GE(seconds, best.predicted_seconds);
         double const regret = seconds / best.predicted_seconds - 1;
         EXPECT_LT(regret, 0.2) << whole.strategy << " for " << best.plan.strategy << ", " << ranks

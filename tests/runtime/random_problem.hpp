@@ -66,13 +66,15 @@ inline Layout random_layout(Random& random, Index tokens, int ranks) {
 }
 
 inline Layouts random_layouts(Random& random, Mask const& mask, int ranks) {
-  switch (uniform(random, 0, 3)) {
+  switch (uniform(random, 0, 4)) {
     case 0:
       return make_layouts("contiguous", mask, ranks);
     case 1:
       return make_layouts("zigzag", mask, ranks);
     case 2:
       return make_layouts("balanced", mask, ranks);
+    case 3:
+      return make_layouts("root", mask, ranks);
     default:
       return {random_layout(random, mask.q_tokens(), ranks), random_layout(random, mask.kv_tokens(), ranks)};
   }

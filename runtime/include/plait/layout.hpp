@@ -25,6 +25,9 @@ class Layout {
   /// the (circular) axis where it holds 1/P of the area, by the intermediate value theorem; take it, close
   /// the gap, go on with P−1. @see N. Alon, Splitting necklaces, 1987
   [[nodiscard]] static Layout balanced(Mask const& mask, int ranks);
+  /// Rank 0 owns everything, as the root of MPI's collectives does: few queries, which are then folded
+  /// together wherever they go.
+  [[nodiscard]] static Layout root(Index tokens, int ranks);
   /// @throws InvalidProblem unless the slices cover [0, tokens) exactly once
   [[nodiscard]] static Layout from_slices(Index tokens, std::vector<std::vector<Slice>> slices);
 
@@ -71,9 +74,9 @@ struct Layouts {
   friend bool operator==(Layouts const&, Layouts const&) = default;
 };
 
-/// Layouts by name: contiguous, zigzag, balanced, or auto (contiguous where it is balanced within 1%, else
-/// zigzag where that is, else balanced). Keys follow the queries' layout when the mask is square, else they
-/// are spread contiguously. @throws InvalidProblem on an unknown name
+/// Layouts by name: contiguous, zigzag, balanced, root, or auto (contiguous where it is balanced within 1%,
+/// else zigzag where that is, else balanced). Keys follow the queries' layout when the mask is square, unless
+/// that is root, else they are spread contiguously. @throws InvalidProblem on an unknown name
 [[nodiscard]] Layouts make_layouts(std::string_view name, Mask const& mask, int ranks);
 
 /// The pairs that the mask keeps of a rank's queries.
