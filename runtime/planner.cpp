@@ -36,7 +36,8 @@ std::vector<NamedLayouts> layouts_to_weigh(std::string_view asked, Mask const& m
   std::vector<NamedLayouts> found;
   for (std::string_view const name : {"contiguous", "zigzag", "balanced"}) {
     found.push_back({std::string(name), make_layouts(name, mask, ranks)});
-    if (imbalance(mask, found.back().layouts.q) <= even) break;
+    bool const fewer_than_ranks = mask.q_tokens() < ranks;  // no layout is even, and none evener
+    if (fewer_than_ranks || imbalance(mask, found.back().layouts.q) <= even) break;
   }
   bool const few = mask.q_tokens() <= few_queries && mask.q_tokens() < mask.kv_tokens();
   Layouts root = make_layouts("root", mask, ranks);

@@ -65,6 +65,9 @@ TEST(Planner, FoldsFewQueriesOfLongCachesTogether) {
     Problem const problem{.shape = shape, .mask = Mask::full(queries, 1 << 20), .scale = 1.0};
     Choice const choice = choose_plan(problem, ranks, "auto", "auto", machine("h200"));
     EXPECT_EQ(choice.layout, queries == 1 ? "contiguous" : "root");
+    std::set<std::string> layouts;
+    for (Candidate const& candidate : choice.candidates) layouts.insert(candidate.layout);
+    EXPECT_EQ(layouts.size(), queries == 1 ? 1U : 2U);
     EXPECT_TRUE(verify(choice.plan).empty());
     for (Program const& program : choice.plan.programs) {
       Index keys = 0;

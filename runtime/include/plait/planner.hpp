@@ -69,10 +69,11 @@ struct Choice {
 
 /// Considers the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a
 /// grid: all grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced,
-/// and those before it, and root for up to 4,096 queries of more keys). Of those whose predicted time is
-/// within 1% (`near_tie`) of the least it takes the one with the least memory beside the tensors on the rank
-/// that needs most; of equals the one whose busiest sender sends the fewest bytes, then the fastest, then the
-/// first. Deterministic: it counts steps, not seconds, so that all ranks choose the same.
+/// and those before it, contiguous alone for fewer queries than ranks, and root for up to 4,096 queries of
+/// more keys). Of those whose predicted time is within 1% (`near_tie`) of the least it takes the one with the
+/// least memory beside the tensors on the rank that needs most; of equals the one whose busiest sender sends
+/// the fewest bytes, then the fastest, then the first. Deterministic: it counts steps, not seconds, so that
+/// all ranks choose the same.
 ///
 /// With Weigh::best, the programs of a few ranks tell how long each plan takes at least, and how much memory
 /// and how many bytes it needs at least; the most promising are weighed first. Given up are those that are
