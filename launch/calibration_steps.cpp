@@ -70,18 +70,18 @@ FoldBench::FoldBench(Device& device, FoldCase const& fold, ElementShape const& e
   kv_ = random_elements(device, shape.dtype,
                         shape.kv_tokens * shape.kv_heads * (shape.head_dim + shape.value_dim), 1);
   state_ = device.allocate(bytes_of_state(shape));
-  FoldShape steps{.q = {0, shape.q_tokens},
-                  .kv = {0, shape.kv_tokens},
-                  .bands = problem_.mask.bands(),
-                  .dtype = shape.dtype,
-                  .head_dim = shape.head_dim,
-                  .value_dim = shape.value_dim,
-                  .lanes = shape.batch * shape.q_heads,
-                  .group = shape.group()};
-  auto const first = device.prepare(steps);
+  FoldShape fold_shape{.q = {0, shape.q_tokens},
+                       .kv = {0, shape.kv_tokens},
+                       .bands = problem_.mask.bands(),
+                       .dtype = shape.dtype,
+                       .head_dim = shape.head_dim,
+                       .value_dim = shape.value_dim,
+                       .lanes = shape.batch * shape.q_heads,
+                       .group = shape.group()};
+  auto const first = device.prepare(fold_shape);
   this->fold(*first);
-  steps.start = Start::carried;
-  prepared_ = device.prepare(steps);
+  fold_shape.start = Start::carried;
+  prepared_ = device.prepare(fold_shape);
   device.synchronize();  // before the first one goes
 }
 

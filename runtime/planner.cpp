@@ -39,9 +39,10 @@ std::vector<NamedLayouts> layouts_to_weigh(std::string_view asked, Mask const& m
     bool const fewer_than_ranks = mask.q_tokens() < ranks;  // no layout is even, and none evener
     if (fewer_than_ranks || imbalance(mask, found.back().layouts.q) <= even) break;
   }
-  bool const few = mask.q_tokens() <= few_queries && mask.q_tokens() < mask.kv_tokens();
-  Layouts root = make_layouts("root", mask, ranks);
-  if (few && root != found.front().layouts) found.push_back({"root", std::move(root)});
+  if (mask.q_tokens() <= few_queries && mask.q_tokens() < mask.kv_tokens()) {
+    Layouts root = make_layouts("root", mask, ranks);
+    if (root != found.front().layouts) found.push_back({"root", std::move(root)});
+  }
   return found;
 }
 

@@ -3,29 +3,18 @@
 Outputs are compared with numpy in float64; nothing here comes from the program under test.
 """
 
+import functools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
+import cli
 import numpy
 import safetensors
 
-PLAIT, MPIEXEC, INPUT = sys.argv[1:4]
-NP = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", "-np"]
-ENVIRONMENT = dict(
-    os.environ, OMP_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"
-)
-
-
-def run(words, ranks=None, code=0):
-    launch = [] if ranks is None else [*NP, str(ranks)]
-    done = subprocess.run(
-        [*launch, PLAIT, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == code, f"{words} on {ranks}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+INPUT = sys.argv[3]
+run = functools.partial(cli.run, timeout=100)
 
 
 def load(path):

@@ -2,23 +2,11 @@
 one rank and on two that share the GPU; results are checked by --check against the fp64 oracle, times only for being there."""
 
 import json
-import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 
-PLAIT, MPIEXEC = sys.argv[1:3]
-NP = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", "-np"]
-ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-
-
-def run(words, ranks=1, code=0):
-    done = subprocess.run(
-        [*NP, str(ranks), PLAIT, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=150
-    )
-    assert done.returncode == code, f"{words} on {ranks}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+from cli import run
 
 
 def on_gpu(ranks):

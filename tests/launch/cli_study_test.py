@@ -2,30 +2,15 @@
 
 import csv
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import xml.etree.ElementTree
 
-PLAIT, MPIEXEC = sys.argv[1:3]
-NP = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", "-np"]
-ENVIRONMENT = dict(
-    os.environ, OMP_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"
-)
+from cli import run
+
 COLUMNS = ["scaling", "strategy", "plan", "layout", "mask", "heads", "kv_heads", "ranks", "tokens", "source", "seconds",
            "predicted_seconds", "tflops_per_rank", "efficiency", "bytes_max", "exposed_share", "slots_bytes", "rounds",
            "refused"]
-
-
-def run(words, ranks=None, code=0):
-    launch = [] if ranks is None else [*NP, str(ranks)]
-    done = subprocess.run(
-        [*launch, PLAIT, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=150
-    )
-    assert done.returncode == code, f"{words} on {ranks}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def rows_of(words, ranks=None):

@@ -22,6 +22,17 @@ namespace {
 
 using test::full_problem;
 
+Problem prefill(Index tokens, Mask mask, Index q_heads, Index kv_heads) {
+  Shape const shape{.q_tokens = tokens,
+                    .kv_tokens = mask.kv_tokens(),
+                    .q_heads = q_heads,
+                    .kv_heads = kv_heads,
+                    .head_dim = 128,
+                    .value_dim = 128,
+                    .dtype = DType::bf16};
+  return {.shape = shape, .mask = std::move(mask), .scale = 1.0};
+}
+
 /// Few queries over many keys: moving the queries is cheaper than moving the keys, and the choice must see
 /// it.
 TEST(Planner, ChoosesPassQForFewQueriesAndPassKvForMany) {
@@ -55,14 +66,7 @@ TEST(Planner, ChoosesPassQForFewQueriesAndPassKvForMany) {
 TEST(Planner, FoldsFewQueriesOfLongCachesTogether) {
   int const ranks = 8;
   for (Index const queries : {Index{1}, Index{64}, Index{512}}) {
-    Shape const shape{.q_tokens = queries,
-                      .kv_tokens = 1 << 20,
-                      .q_heads = 64,
-                      .kv_heads = 8,
-                      .head_dim = 128,
-                      .value_dim = 128,
-                      .dtype = DType::bf16};
-    Problem const problem{.shape = shape, .mask = Mask::full(queries, 1 << 20), .scale = 1.0};
+    Problem const problem = prefill(queries, Mask::full(queries, 1 << 20), 64, 8);
     Choice const choice = choose_plan(problem, ranks, "auto", "auto", machine("h200"));
     EXPECT_EQ(choice.layout, queries == 1 ? "contiguous" : "root");
     std::set<std::string> layouts;
@@ -72,7 +76,7 @@ TEST(Planner, FoldsFewQueriesOfLongCachesTogether) {
     for (Program const& program : choice.plan.programs) {
       Index keys = 0;
       for (Fold const& fold : program.folds) keys += choice.plan.block(fold.kv).slice.size();
-      EXPECT_EQ(keys, shape.kv_tokens / ranks) << choice.plan.strategy;
+      EXPECT_EQ(keys, problem.shape.kv_tokens / ranks) << choice.plan.strategy;
     }
     double const spread =
         choose_plan(problem, ranks, "auto", "contiguous", machine("h200")).predicted_seconds;
@@ -257,17 +261,6 @@ TEST(Planner, TakesTheLeastMemoryOfPlansThatAreNearlyAsFast) {
       EXPECT_GT(choice.traded->slots_bytes, choice.traded->taken_slots_bytes);
     }
   }
-}
-
-Problem prefill(Index tokens, Mask mask, Index q_heads, Index kv_heads) {
-  Shape const shape{.q_tokens = tokens,
-                    .kv_tokens = mask.kv_tokens(),
-                    .q_heads = q_heads,
-                    .kv_heads = kv_heads,
-                    .head_dim = 128,
-                    .value_dim = 128,
-                    .dtype = DType::bf16};
-  return {.shape = shape, .mask = std::move(mask), .scale = 1.0};
 }
 
 /// What choosing by the programs of a few ranks costs: the time of the plan that it takes, simulated, over
