@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -9,6 +10,23 @@
 #include "plait/comm_error.hpp"
 
 namespace plait {
+namespace {
+
+Exchange without_memory(Exchange const& exchange) {
+  Exchange bare{.round = exchange.round, .sends = {}, .receives = {}};
+  for (Message const& message : exchange.sends) bare.sends.push_back({message.peer, message.block, {}});
+  for (Message const& message : exchange.receives) bare.receives.push_back({message.peer, message.block, {}});
+  return bare;
+}
+
+std::vector<int> ranks_of(Exchange const& exchange) {
+  std::set<int> ranks;
+  for (Message const& message : exchange.sends) ranks.insert(message.peer);
+  for (Message const& message : exchange.receives) ranks.insert(message.peer);
+  return {ranks.begin(), ranks.end()};
+}
+
+}  // namespace
 
 QueuedExchanges::~QueuedExchanges() {
   for (Outstanding const& exchange : outstanding_) free_events(exchange);
@@ -16,11 +34,8 @@ QueuedExchanges::~QueuedExchanges() {
 
 void QueuedExchanges::begin(Exchange const& exchange, std::shared_ptr<void> keep_alive) {
   Outstanding& now = outstanding_.emplace_back();
-  now.round = exchange.round;
-  now.sends = exchange.sends.size();
-  now.receives = exchange.receives.size();
+  now.words = without_memory(exchange);
   now.started = Clock::now();
-  now.what = describe(exchange);
   now.keep_alive = std::move(keep_alive);
   PLAIT_CHECK_CUDA(cudaEventCreate(&now.begin));
   PLAIT_CHECK_CUDA(cudaEventCreate(&now.end));
@@ -35,19 +50,24 @@ void QueuedExchanges::lead(cudaStream_t follower) const {
   PLAIT_CHECK_CUDA(cudaStreamWaitEvent(follower, outstanding_.back().end, 0));
 }
 
-void QueuedExchanges::await(std::size_t most, std::function<void(std::string const&)> const& poll) {
+void QueuedExchanges::await(std::size_t most, std::function<void()> const& poll) {
   while (outstanding_.size() > most) await_oldest(poll);
 }
 
-void QueuedExchanges::await_oldest(std::function<void(std::string const&)> const& poll) {
+void QueuedExchanges::await_oldest(std::function<void()> const& poll) {
   Outstanding const& oldest = outstanding_.front();
-  Clock::time_point const start = Clock::now();
+  std::unique_ptr<PeerWait> waiting;
   while (cudaEventQuery(oldest.end) == cudaErrorNotReady) {
-    poll(where(oldest));
+    poll();
     // Only once the exchange has begun: before that it waits for this rank's own work.
-    bool const begun = cudaEventQuery(oldest.begin) == cudaSuccess;
-    if (begun && Clock::now() - start > world_.timeout()) give_up(where(oldest));
-    std::this_thread::yield();
+    if (!waiting && cudaEventQuery(oldest.begin) == cudaSuccess) {
+      waiting.reset(new PeerWait(wait_for(oldest, ranks_of(oldest.words))));
+    }
+    if (waiting) {
+      waiting->pause();
+    } else {
+      std::this_thread::yield();
+    }
   }
   PLAIT_CHECK_CUDA(cudaEventQuery(oldest.end));
   float milliseconds = 0.0f;
@@ -55,10 +75,10 @@ void QueuedExchanges::await_oldest(std::function<void(std::string const&)> const
   auto const length =
       std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(milliseconds));
   for (auto const direction : {Flight::Direction::send, Flight::Direction::receive}) {
-    std::size_t const count = direction == Flight::Direction::send ? oldest.sends : oldest.receives;
-    for (std::size_t i = 0; i < count; ++i) {
+    bool const sent = direction == Flight::Direction::send;
+    for (std::size_t i = 0; i < (sent ? oldest.words.sends : oldest.words.receives).size(); ++i) {
       flights_.push_back({.direction = direction,
-                          .round = oldest.round,
+                          .round = oldest.words.round,
                           .message = i,
                           .start = oldest.started,
                           .end = oldest.started + length});
@@ -68,16 +88,20 @@ void QueuedExchanges::await_oldest(std::function<void(std::string const&)> const
   outstanding_.pop_front();
 }
 
-void QueuedExchanges::give_up(std::string const& where) const {
-  throw PeerLost(fmt::format("{}, {}: no progress for {:.1f} s", world_.describe(world_.rank()), where,
-                             std::chrono::duration<double>(world_.timeout()).count()));
+PeerWait QueuedExchanges::wait_for(Outstanding const& exchange, std::vector<int> ranks) const {
+  return PeerWait(
+      world_, std::move(ranks),
+      [this, round = exchange.words.round] {
+        return fmt::format("{}, round {}", world_.describe(world_.rank()), round);
+      },
+      [this, &exchange] { return what(exchange); });
 }
 
 std::string QueuedExchanges::block_name(std::uint64_t block) const {
   return namer_ ? namer_(block) : fmt::format("block {}", block);
 }
 
-std::string QueuedExchanges::describe(Exchange const& exchange) const {
+std::string QueuedExchanges::what(Outstanding const& exchange) const {
   constexpr std::size_t most_characters = 200;
   std::string text;
   auto const list = [&](std::vector<Message> const& messages, char const* verb, char const* preposition) {
@@ -88,13 +112,13 @@ std::string QueuedExchanges::describe(Exchange const& exchange) const {
       if (text.size() > most_characters) text += ", …";
     }
   };
-  list(exchange.sends, "sending", "to");
-  list(exchange.receives, "receiving", "from");
+  list(exchange.words.sends, "sending", "to");
+  list(exchange.words.receives, "receiving", "from");
   return text;
 }
 
-std::string QueuedExchanges::where(Outstanding const& exchange) {
-  return fmt::format("round {}: {}", exchange.round, exchange.what);
+std::string QueuedExchanges::where(Outstanding const& exchange) const {
+  return fmt::format("round {}: {}", exchange.words.round, what(exchange));
 }
 
 void QueuedExchanges::free_events(Outstanding const& exchange) {

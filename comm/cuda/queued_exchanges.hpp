@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "../mpi/peer_wait.hpp"
 #include "plait/transport.hpp"
 #include "plait/world.hpp"
 
@@ -39,17 +40,22 @@ class QueuedExchanges {
   /// What `follower` is given next follows the latest exchange, which has its end.
   void lead(cudaStream_t follower) const;
 
+  /// How many are under way.
+  [[nodiscard]] std::size_t outstanding() const { return outstanding_.size(); }
   /// Returns when at most so many are under way. @param poll  called again and again meanwhile: throws if
-  /// something has failed, and is told where @throws PeerLost if one has begun and does not end in time
+  /// something has failed @throws PeerLost if one has begun and its ranks must be given up
   void await(
-      std::size_t most,
-      std::function<void(std::string const& where)> const& poll = [](std::string const&) {});
+      std::size_t most, std::function<void()> const& poll = [] {});
 
-  /// @throws PeerLost: nothing has moved for the world's timeout @param where  as `await` tells it
-  [[noreturn]] void give_up(std::string const& where) const;
+  /// Of a wait for `ranks` in the latest exchange.
+  [[nodiscard]] PeerWait wait_for(std::vector<int> ranks) const {
+    return wait_for(outstanding_.back(), std::move(ranks));
+  }
 
   /// "round 3: receiving kv [0, 512) from rank 3 (host b)": the latest.
   [[nodiscard]] std::string where() const { return where(outstanding_.back()); }
+  /// The same of the oldest that is under way.
+  [[nodiscard]] std::string where_oldest() const { return where(outstanding_.front()); }
   [[nodiscard]] std::string block_name(std::uint64_t block) const;
 
   [[nodiscard]] std::vector<Flight> take_flights() { return std::exchange(flights_, {}); }
@@ -58,19 +64,18 @@ class QueuedExchanges {
   using Clock = std::chrono::steady_clock;
   /// Between two events of the stream.
   struct Outstanding {
-    std::uint64_t round = 0;
-    std::size_t sends = 0;
-    std::size_t receives = 0;
+    Exchange words;  ///< what is sent and received, without its memory
     cudaEvent_t begin = nullptr;
     cudaEvent_t end = nullptr;
     Clock::time_point started;
-    std::string what;  ///< "receiving kv [0, 512) from rank 3 (host b)"
     std::shared_ptr<void> keep_alive;
   };
 
-  void await_oldest(std::function<void(std::string const& where)> const& poll);
-  [[nodiscard]] std::string describe(Exchange const& exchange) const;
-  [[nodiscard]] static std::string where(Outstanding const& exchange);
+  void await_oldest(std::function<void()> const& poll);
+  /// "receiving kv [0, 512) from rank 3 (host b)"
+  [[nodiscard]] std::string what(Outstanding const& exchange) const;
+  [[nodiscard]] std::string where(Outstanding const& exchange) const;
+  [[nodiscard]] PeerWait wait_for(Outstanding const& exchange, std::vector<int> ranks) const;
   static void free_events(Outstanding const& exchange);
 
   World const& world_;

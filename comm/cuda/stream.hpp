@@ -38,17 +38,7 @@ class CudaStream {
 /// Tells no times: such events cost least.
 class CudaEvent {
  public:
-  CudaEvent() : CudaEvent(cudaEventDisableTiming) {}
-  /// One that other processes may wait for.
-  [[nodiscard]] static CudaEvent of_processes() {
-    return CudaEvent(cudaEventDisableTiming | cudaEventInterprocess);
-  }
-  /// Another process's.
-  [[nodiscard]] static CudaEvent opened(cudaIpcEventHandle_t const& handle) {
-    cudaEvent_t event = nullptr;
-    PLAIT_CHECK_CUDA(cudaIpcOpenEventHandle(&event, handle));
-    return CudaEvent(event);
-  }
+  CudaEvent() { PLAIT_CHECK_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
   ~CudaEvent() {
     if (event_ != nullptr) (void)cudaEventDestroy(event_);
   }
@@ -58,16 +48,8 @@ class CudaEvent {
   void record(cudaStream_t stream) { PLAIT_CHECK_CUDA(cudaEventRecord(event_, stream)); }
   void make_wait(cudaStream_t stream) const { PLAIT_CHECK_CUDA(cudaStreamWaitEvent(stream, event_, 0)); }
   void synchronize() const { PLAIT_CHECK_CUDA(cudaEventSynchronize(event_)); }
-  [[nodiscard]] cudaIpcEventHandle_t handle() const {
-    cudaIpcEventHandle_t handle{};
-    PLAIT_CHECK_CUDA(cudaIpcGetEventHandle(&handle, event_));
-    return handle;
-  }
 
  private:
-  explicit CudaEvent(unsigned flags) { PLAIT_CHECK_CUDA(cudaEventCreateWithFlags(&event_, flags)); }
-  explicit CudaEvent(cudaEvent_t event) : event_(event) {}
-
   cudaEvent_t event_ = nullptr;
 };
 

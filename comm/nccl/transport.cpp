@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
+#include <numeric>
 #include <utility>
 
 #include "../cuda/call.hpp"
@@ -14,13 +14,12 @@
 #include "../cuda/scratch.hpp"
 #include "../cuda/stream.hpp"
 #include "../exchange_order.hpp"
+#include "../mpi/peer_wait.hpp"
 #include "plait/comm_error.hpp"
 #include "plait/transport_choice.hpp"
 
 namespace plait {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 /// Sends and receives of one group; groups of hundreds have hung.
 constexpr std::size_t group_operations = 64;
@@ -89,16 +88,22 @@ class NcclTransport : public Transport {
 
   /// Waits until NCCL has taken in what it was given.
   void settle(std::string const& what) {
-    Clock::time_point const start = Clock::now();
-    for (;;) {
-      ncclResult_t state = ncclInProgress;
-      check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
-      if (state != ncclInProgress) {
-        if (state != ncclSuccess) fail(what, state);
-        return;
+    std::vector<int> everyone(static_cast<std::size_t>(world_.size()));
+    std::iota(everyone.begin(), everyone.end(), 0);
+    PeerWait wait(
+        world_, std::move(everyone), [this] { return world_.describe(world_.rank()); },
+        [&what] { return what; });
+    try {
+      for (;;) {
+        ncclResult_t state = ncclInProgress;
+        check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
+        if (state == ncclSuccess) return;
+        if (state != ncclInProgress) fail(what, state);
+        wait.pause();
       }
-      if (Clock::now() - start > world_.timeout()) give_up(what);
-      std::this_thread::yield();
+    } catch (PeerLost const&) {
+      abort();
+      throw;
     }
   }
 
@@ -161,10 +166,10 @@ class NcclTransport : public Transport {
 
   void await(std::size_t most) {
     try {
-      exchanges_.await(most, [this](std::string const& where) {
+      exchanges_.await(most, [this] {
         ncclResult_t state = ncclSuccess;
         check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
-        if (state != ncclSuccess && state != ncclInProgress) fail(where, state);
+        if (state != ncclSuccess && state != ncclInProgress) fail(exchanges_.where_oldest(), state);
       });
     } catch (PeerLost const&) {
       abort();
@@ -181,10 +186,6 @@ class NcclTransport : public Transport {
     abort();
     throw CommError(fmt::format("{}, {}: NCCL: {}{}{}", world_.describe(world_.rank()), what, words,
                                 last.empty() ? "" : "; ", last));
-  }
-  [[noreturn]] void give_up(std::string const& what) {
-    abort();
-    exchanges_.give_up(what);
   }
   void abort() {
     if (communicator_ != nullptr) (void)ncclCommAbort(std::exchange(communicator_, nullptr));

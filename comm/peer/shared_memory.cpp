@@ -6,23 +6,14 @@
 #include <random>
 
 #include "../cuda/call.hpp"
+#include "../cuda/driver.hpp"
 #include "../cuda/scratch.hpp"
 #include "plait/comm_error.hpp"
 
 namespace plait {
 namespace {
 
-/// libcuda comes with the driver, and builds have none: its functions are found when they run.
 using Attributes = CUresult (*)(unsigned, CUpointer_attribute*, void**, CUdeviceptr);
-
-Attributes pointer_attributes() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult result{};
-  PLAIT_CHECK_CUDA(cudaGetDriverEntryPointByVersion("cuPointerGetAttributes", &function, 12000,
-                                                    cudaEnableDefault, &result));
-  if (result != cudaDriverEntryPointSuccess) throw CommError("this driver has no cuPointerGetAttributes");
-  return reinterpret_cast<Attributes>(function);
-}
 
 /// What the driver knows of the allocation that an address lies in.
 struct Allocation {
@@ -33,7 +24,7 @@ struct Allocation {
 };
 
 Allocation allocation_of(std::byte const* data) {
-  static Attributes const attributes = pointer_attributes();
+  static auto const attributes = driver_function<Attributes>("cuPointerGetAttributes");
   Allocation found;
   CUpointer_attribute asked[] = {CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, CU_POINTER_ATTRIBUTE_RANGE_SIZE,
                                  CU_POINTER_ATTRIBUTE_BUFFER_ID,
@@ -91,19 +82,26 @@ class Mappings {
 
 }  // namespace
 
-std::optional<SharedRun> share(RowRun const& run) {
+std::optional<SharedRun> SharedAllocations::share(RowRun const& run) {
   Allocation const allocation = allocation_of(run.data);
   if (allocation.can_be_shared == 0 || allocation.bytes < Scratch::page_bytes) return std::nullopt;
+  AllocationId const id{process_number(), allocation.id};
+  auto found = handles_.find(id);
+  if (found == handles_.end()) {
+    constexpr std::size_t most_handles = 256;  // of allocations that may have been freed
+    if (handles_.size() >= most_handles) handles_.clear();
+    cudaIpcMemHandle_t handle{};
+    PLAIT_CHECK_CUDA(cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(allocation.begin)));
+    found = handles_.emplace(id, handle).first;
+  }
   auto const address = reinterpret_cast<std::uint64_t>(run.data);
-  SharedRun shared{.handle = {},
-                   .allocation = {process_number(), allocation.id},
+  return SharedRun{.handle = found->second,
+                   .allocation = id,
                    .offset = address - allocation.begin,
                    .address = address,
                    .width = run.width,
                    .pitch = run.pitch,
                    .rows = run.rows};
-  PLAIT_CHECK_CUDA(cudaIpcGetMemHandle(&shared.handle, reinterpret_cast<void*>(allocation.begin)));
-  return shared;
 }
 
 RowRun OpenedMemory::open(SharedRun const& shared) {

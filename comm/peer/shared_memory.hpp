@@ -31,10 +31,18 @@ struct SharedRun {
   std::uint64_t rows = 0;
 };
 
-/// The run for others; nothing where its memory cannot be shared: of virtual memory management, of a pool, or
-/// of an allocation so small that it shares its page with others, which one process can map once only.
-/// @throws CommError if it is not device memory
-[[nodiscard]] std::optional<SharedRun> share(RowRun const& run);
+/// This process's device memory, for others.
+class SharedAllocations {
+ public:
+  /// The run for others; nothing where its memory cannot be shared: of virtual memory management, of a pool,
+  /// or of an allocation so small that it shares its page with others, which one process can map once only.
+  /// @throws CommError if it is not device memory
+  [[nodiscard]] std::optional<SharedRun> share(RowRun const& run);
+
+ private:
+  std::map<AllocationId, cudaIpcMemHandle_t>
+      handles_;  ///< of those that were shared; the driver takes its time
+};
 
 /// Other processes' device memory, mapped when it is first asked for. What is mapped is not freed, even if
 /// its owner has done so. A process maps an allocation once, for all objects of this kind.

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <set>
+#include <algorithm>
+#include <cstring>
+#include <optional>
 #include <utility>
 
 #include "../cuda/copy.hpp"
@@ -10,10 +12,11 @@
 #include "../cuda/scratch.hpp"
 #include "../cuda/stream.hpp"
 #include "../exchange_order.hpp"
+#include "../mpi/peer_wait.hpp"
 #include "introduction.hpp"
 #include "plait/comm_error.hpp"
-#include "plait/mpi_transport.hpp"
 #include "shared_memory.hpp"
+#include "stream_flags.hpp"
 
 namespace plait {
 namespace {
@@ -23,165 +26,232 @@ constexpr std::size_t most_runs = 16;
 /// Allocations of others that stay mapped; then all are let go, for their owners may have freed them.
 constexpr std::size_t most_allocations = 64;
 
-/// Where a receiver wants a message: what it tells the sender, in host memory.
+/// Where a receiver wants a message: what its note to the sender begins with.
 struct Destination {
+  std::uint64_t round = 0;
+  std::uint64_t block = 0;
   std::uint64_t bytes = 0;
-  std::uint64_t count = 0;
-  SharedRun runs[most_runs];
+  std::uint64_t runs = 0;  ///< that follow
 };
+static_assert(sizeof(Destination) + most_runs * sizeof(SharedRun) <= Mailboxes::most_note_bytes);
 
-/// The destinations of one exchange, while the hosts talk about them.
-struct Talk {
-  std::vector<Destination> told;   ///< by this rank, of what it receives
-  std::vector<Destination> heard;  ///< of what it sends
-};
+/// Ranks that the messages go to or come from, each once, in the order of the messages; not `self`.
+std::vector<int> peers(std::vector<Message> const& messages, int self) {
+  std::vector<int> found;
+  for (Message const& message : messages) {
+    if (message.peer != self && std::ranges::find(found, message.peer) == found.end()) {
+      found.push_back(message.peer);
+    }
+  }
+  return found;
+}
 
-/// A receiver tells its senders where it wants their messages, and records an event after the work that they
-/// must not overtake. A sender's stream waits for that event, copies, and records another one; then its host
-/// says so, and the receiver's stream waits for it. So hosts talk as each exchange is finished, and never
-/// wait for a GPU. An event is recorded anew only after all who were to wait for it have queued their wait: a
-/// rank finishes an exchange after its senders have said so, and is told of the next one by its receivers.
+template <class Value>
+Value& at(std::vector<Value>& by_rank, int rank) {
+  return by_rank[static_cast<std::size_t>(rank)];
+}
+
+/// As an exchange is started, a receiver leaves a note of where it wants its messages, and its stream raises
+/// its senders' `ready` flags after the work that they must not overtake. As it is finished, a sender's
+/// stream waits for that flag, copies, and raises the receiver's `sent` flag, for which the receiver's stream
+/// waits. So a host waits for notes alone, which are left before the receiver's GPU gets there.
 class PeerCopies : public Transport {
  public:
-  PeerCopies(World const& world, cudaStream_t compute, PeerEvents events)
+  PeerCopies(World const& world, cudaStream_t compute, std::unique_ptr<PeerLinks> links)
       : world_(world),
         compute_(compute),
-        control_(make_mpi_transport(world)),
-        events_(std::move(events)),
+        links_(std::move(links)),
+        flags_(stream_),
         exchanges_(world, stream_) {
     std::vector<std::uint64_t> const none(static_cast<std::size_t>(world.size()));
     traffic_ = {.sent = none, .received = none};
+    ready_ = sent_ = {.written = none, .awaited = none};
   }
+
+  ~PeerCopies() override {
+    if (exchanges_.outstanding() > 0) let_go();
+  }
+  PeerCopies(PeerCopies const&) = delete;
+  PeerCopies& operator=(PeerCopies const&) = delete;
 
   std::string describe() const override { return "peer"; }
   bool uses_multiprocessors() const override { return false; }
   void name_blocks(std::function<std::string(std::uint64_t)> namer) override {
-    control_->name_blocks(namer);
     exchanges_.name_blocks(std::move(namer));
   }
 
   void start(Exchange exchange, std::shared_ptr<void> keep_alive) override {
     require_finished(started_);
     started_ = true;
-    // Sends read what was computed; receives overwrite what was read.
-    events_.ready->record(compute_);
-    events_.ready->make_wait(stream_);
-    exchanges_.begin(exchange, std::move(keep_alive));
     exchange_ = std::move(exchange);
-    talk_ = std::make_shared<Talk>();
-    talk_->heard.resize(exchange_.sends.size());
-    list_destinations();
-    // What is received is told where it goes: to its sender.
-    control_->start({.round = exchange_.round,
-                     .sends = words_on(exchange_.receives, talk_->told),
-                     .receives = words_on(exchange_.sends, talk_->heard)},
-                    talk_);
+    or_let_go([&] { queue_start(std::move(keep_alive)); });
   }
 
   void finish() override {
     require_started(std::exchange(started_, false));
-    control_->finish();
+    or_let_go([&] { queue_finish(); });
+  }
+
+  void complete(std::string const&) override {
+    or_let_go([&] { exchanges_.await(0); });
+  }
+  std::vector<Flight> take_flights() override { return exchanges_.take_flights(); }
+  Traffic traffic() const override { return traffic_; }
+
+  void barrier(std::string const& what) override {
+    std::uint64_t const barrier = links_->mail.come_to_barrier();
+    for (int rank = 0; rank < world_.size(); ++rank) {
+      PeerWait wait(
+          world_, {rank}, [this] { return world_.describe(world_.rank()); }, [&] { return what; });
+      while (!links_->mail.has_come(rank, barrier)) wait.pause();
+    }
+  }
+
+ private:
+  /// By rank, the last numbers of flags.
+  struct Numbers {
+    std::vector<std::uint64_t> written;
+    std::vector<std::uint64_t> awaited;
+  };
+
+  /// Streams may wait for flags that are never raised once something has failed, and memory cannot be freed
+  /// while they do.
+  template <class Work>
+  void or_let_go(Work const& work) {
+    try {
+      work();
+    } catch (...) {
+      let_go();
+      throw;
+    }
+  }
+  void let_go() noexcept {
+    try {
+      links_->let_go();
+    } catch (CommError const&) {  // then CUDA has failed, and no stream waits
+    }
+  }
+
+  void queue_start(std::shared_ptr<void> keep_alive) {
+    // Sends read what was computed; receives overwrite what was read.
+    computed_.record(compute_);
+    computed_.make_wait(stream_);
+    exchanges_.begin(exchange_, std::move(keep_alive));
+    tell_destinations();
+    for (int const sender : peers(exchange_.receives, world_.rank())) {
+      flags_.write(links_->ready({world_.rank(), sender}), ++at(ready_.written, sender));
+    }
+    flags_.queue();
+  }
+
+  void queue_finish() {
     if (memory_.size() > most_allocations) {
       exchanges_.await(1);
       memory_.close();
     }
-    for (std::size_t i = 0; i < exchange_.sends.size(); ++i) send(exchange_.sends[i], talk_->heard[i]);
-    for (int const peer : peers(exchange_.sends)) at(events_.sent, peer).record(stream_);
-    say_that_it_is_queued();
-    for (int const peer : peers(exchange_.receives)) {
-      if (peer != world_.rank()) at(events_.peer_sent, peer).make_wait(stream_);
+    for (Message const& message : exchange_.sends) {
+      if (message.peer == world_.rank()) send(message);
     }
+    for (int const receiver : peers(exchange_.sends, world_.rank())) {
+      flags_.await(links_->ready({receiver, world_.rank()}), ++at(ready_.awaited, receiver));
+      for (Message const& message : exchange_.sends) {
+        if (message.peer == receiver) send(message);
+      }
+      flags_.write(links_->sent({world_.rank(), receiver}), ++at(sent_.written, receiver));
+    }
+    for (int const sender : peers(exchange_.receives, world_.rank())) {
+      flags_.await(links_->sent({sender, world_.rank()}), ++at(sent_.awaited, sender));
+    }
+    flags_.queue();
     for (auto const& [message, arrived] : scattered_) {
       copy_pieces(Copy::scatter, exchange_.receives[message].pieces, arrived, stream_);
     }
     for (Message const& message : exchange_.receives) at(traffic_.received, message.peer) += message.bytes();
     exchanges_.end();
     exchanges_.lead(compute_);
+    wait_until([this] { return links_->mail.send_waiting(); }, peers(exchange_.receives, world_.rank()));
     exchanges_.await(QueuedExchanges::most_outstanding);
-    (void)control_->take_flights();
   }
 
-  void complete(std::string const&) override { exchanges_.await(0); }
-  std::vector<Flight> take_flights() override { return exchanges_.take_flights(); }
-  void barrier(std::string const& what) override { world_.barrier(what); }
-  Traffic traffic() const override { return traffic_; }
-
- private:
-  template <class Value>
-  static Value& at(std::vector<Value>& by_rank, int rank) {
-    return by_rank[static_cast<std::size_t>(rank)];
-  }
-  static std::set<int> peers(std::vector<Message> const& messages) {
-    std::set<int> found;
-    for (Message const& message : messages) found.insert(message.peer);
-    return found;
-  }
-
-  /// For each message received, where this rank wants it; scratch memory where others cannot be told.
-  void list_destinations() {
-    std::vector<std::size_t> finely_cut;
+  /// For each message received, a note of where this rank wants it; scratch memory where others cannot be
+  /// told.
+  void tell_destinations() {
+    std::vector<std::optional<std::vector<SharedRun>>> destinations;
     std::size_t scratch_bytes = 0;
-    for (std::size_t i = 0; i < exchange_.receives.size(); ++i) {
-      Destination& destination = talk_->told.emplace_back();
-      destination.bytes = exchange_.receives[i].bytes();
-      if (list(runs_of(exchange_.receives[i].pieces), destination)) continue;
-      finely_cut.push_back(i);
-      scratch_bytes += aligned(destination.bytes);
+    for (Message const& message : exchange_.receives) {
+      destinations.push_back(shared(runs_of(message.pieces)));
+      if (!destinations.back()) scratch_bytes += aligned(message.bytes());
     }
     scattered_.clear();
     std::byte* scratch = scratch_.at_least(scratch_bytes);
-    for (std::size_t const i : finely_cut) {
-      std::size_t const bytes = talk_->told[i].bytes;
-      if (!list({{.data = scratch, .width = bytes, .pitch = bytes, .rows = 1}}, talk_->told[i])) {
+    for (std::size_t i = 0; i < destinations.size(); ++i) {
+      std::size_t const bytes = exchange_.receives[i].bytes();
+      if (!destinations[i]) {
+        destinations[i] = shared({{.data = scratch, .width = bytes, .pitch = bytes, .rows = 1}});
+        scattered_.emplace_back(i, scratch);
+        scratch += aligned(bytes);
+      }
+      if (!destinations[i]) {
         throw CommError("device memory that was shared with other processes before cannot be now");
       }
-      scattered_.emplace_back(i, scratch);
-      scratch += aligned(bytes);
+      tell(exchange_.receives[i], *destinations[i]);
     }
   }
-  static bool list(std::vector<RowRun> const& runs, Destination& destination) {
-    destination.count = runs.size();
-    if (runs.size() > most_runs) return false;
-    for (std::size_t i = 0; i < runs.size(); ++i) {
-      auto const shared = share(runs[i]);
-      if (!shared) return false;
-      destination.runs[i] = *shared;
+  std::optional<std::vector<SharedRun>> shared(std::vector<RowRun> const& runs) {
+    if (runs.size() > most_runs) return std::nullopt;
+    std::vector<SharedRun> all;
+    for (RowRun const& run : runs) {
+      auto const one = own_memory_.share(run);
+      if (!one) return std::nullopt;
+      all.push_back(*one);
     }
-    return true;
+    return all;
+  }
+  void tell(Message const& message, std::vector<SharedRun> const& runs) {
+    Destination const destination{
+        .round = exchange_.round, .block = message.block, .bytes = message.bytes(), .runs = runs.size()};
+    std::size_t const bytes = sizeof destination + runs.size() * sizeof(SharedRun);
+    std::byte note[Mailboxes::most_note_bytes];
+    std::memcpy(note, &destination, sizeof destination);
+    if (!runs.empty()) std::memcpy(note + sizeof destination, runs.data(), runs.size() * sizeof(SharedRun));
+    links_->mail.post(message.peer, {note, bytes});
   }
   static std::size_t aligned(std::size_t bytes) {
     constexpr std::size_t alignment = 256;
     return (bytes + alignment - 1) / alignment * alignment;
   }
 
-  /// For each message, one between the same ranks about its destination.
-  static std::vector<Message> words_on(std::vector<Message> const& messages,
-                                       std::vector<Destination>& destinations) {
-    std::vector<Message> words;
-    for (std::size_t i = 0; i < messages.size(); ++i) {
-      words.push_back({.peer = messages[i].peer,
-                       .block = messages[i].block,
-                       .pieces = {{reinterpret_cast<std::byte*>(&destinations[i]), sizeof(Destination)}}});
-    }
-    return words;
-  }
-
-  void send(Message const& message, Destination const& destination) {
-    if (destination.bytes != message.bytes()) {
-      throw CommError(fmt::format("{}, {}: {} has {} bytes, and {} expects {}",
-                                  world_.describe(world_.rank()), exchanges_.where(),
-                                  exchanges_.block_name(message.block), message.bytes(),
-                                  world_.describe(message.peer), destination.bytes));
-    }
-    if (message.peer != world_.rank()) at(events_.peer_ready, message.peer).make_wait(stream_);
-    std::vector<RowRun> into;
-    for (std::size_t i = 0; i < destination.count; ++i) {
-      into.push_back(memory_.open(destination.runs[i]));
-    }
-    for (RowCopy const& copy : copies_between(runs_of(message.pieces), into)) {
+  void send(Message const& message) {
+    for (RowCopy const& copy : copies_between(runs_of(message.pieces), destination_of(message))) {
+      flags_.queue();
       queue(copy);
     }
     at(traffic_.sent, message.peer) += message.bytes();
+  }
+
+  /// Where its receiver wants it, once it has said so.
+  std::vector<RowRun> destination_of(Message const& message) {
+    wait_until(
+        [&] {
+          (void)links_->mail.send_waiting();
+          return links_->mail.take(message.peer, note_);
+        },
+        {message.peer});
+    Destination told;
+    std::memcpy(&told, note_.data(), sizeof told);
+    if (told.round != exchange_.round || told.block != message.block || told.bytes != message.bytes()) {
+      throw CommError(fmt::format(
+          "{}, {}: {} has {} bytes, and {} expects {} of {} in round {}", world_.describe(world_.rank()),
+          exchanges_.where(), exchanges_.block_name(message.block), message.bytes(),
+          world_.describe(message.peer), told.bytes, exchanges_.block_name(told.block), told.round));
+    }
+    std::vector<RowRun> into;
+    for (std::size_t i = 0; i < told.runs; ++i) {
+      SharedRun run{};
+      std::memcpy(&run, note_.data() + sizeof told + i * sizeof run, sizeof run);
+      into.push_back(memory_.open(run));
+    }
+    return into;
   }
 
   void queue(RowCopy const& copy) {
@@ -193,29 +263,29 @@ class PeerCopies : public Transport {
                                        copy.rows, cudaMemcpyDefault, stream_));
   }
 
-  /// Between each sender and receiver, one message of no bytes for each of theirs: the copies are queued.
-  void say_that_it_is_queued() {
-    auto const bare = [](std::vector<Message> messages) {
-      for (Message& message : messages) message.pieces.clear();
-      return messages;
-    };
-    control_->start(
-        {.round = exchange_.round, .sends = bare(exchange_.sends), .receives = bare(exchange_.receives)},
-        nullptr);
-    control_->finish();
+  /// @throws PeerLost if the ranks that it depends on must be given up
+  template <class Condition>
+  void wait_until(Condition const& holds, std::vector<int> const& ranks) {
+    if (holds()) return;
+    PeerWait wait = exchanges_.wait_for(ranks);
+    while (!holds()) wait.pause();
   }
 
   World const& world_;
   cudaStream_t compute_;
-  std::unique_ptr<Transport> control_;
-  PeerEvents events_;
+  std::unique_ptr<PeerLinks> links_;
+  SharedAllocations own_memory_;
   OpenedMemory memory_;
   Scratch scratch_;
   CudaStream stream_;
+  CudaEvent computed_;
+  StreamFlags flags_;  ///< on `stream_`
+  Numbers ready_;
+  Numbers sent_;
   QueuedExchanges exchanges_;
   Exchange exchange_;                                          ///< the latest
-  std::shared_ptr<Talk> talk_;                                 ///< about it
   std::vector<std::pair<std::size_t, std::byte*>> scattered_;  ///< its messages that arrive in scratch memory
+  std::vector<std::byte> note_;                                ///< the last one that was taken
   bool started_ = false;
   Traffic traffic_;
 };
@@ -223,11 +293,10 @@ class PeerCopies : public Transport {
 }  // namespace
 
 PeerAttempt make_peer_transport(World const& world, void* stream) {
-  PeerEvents events;
-  std::string refusal = introduce(world, events);
-  if (!refusal.empty()) return {.refusal = std::move(refusal)};
+  auto [links, refusal] = introduce(world);
+  if (!links) return {.refusal = std::move(refusal)};
   return {.transport =
-              std::make_unique<PeerCopies>(world, static_cast<cudaStream_t>(stream), std::move(events))};
+              std::make_unique<PeerCopies>(world, static_cast<cudaStream_t>(stream), std::move(links))};
 }
 
 }  // namespace plait

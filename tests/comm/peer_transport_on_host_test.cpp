@@ -1,7 +1,7 @@
 // The tests of peer_transport_test.cpp where there is no GPU: the part of CUDA that they need, with host
-// threads for streams and shared memory for device memory and events of several processes. It keeps to what
-// CUDA promises and no more: a stream's work is late by chance, a wait is for what was recorded before it was
-// queued, small allocations share a page, and a page that this process maps already cannot be mapped again.
+// threads for streams and shared memory for device memory. It keeps to what CUDA promises and no more: a
+// stream's work is late by chance, a wait for an event is for what was recorded before it was queued, small
+// allocations share a page, and a page that this process maps already cannot be mapped again.
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <fcntl.h>
@@ -79,7 +79,6 @@ struct EventState {
 
 struct Event {
   std::shared_ptr<EventState> state;
-  std::string name;  ///< of its memory, if other processes may open it
 };
 
 /// A thread that does what it is given, in order, each after a while.
@@ -260,9 +259,19 @@ CUresult attributes(unsigned count, CUpointer_attribute* asked, void** answers, 
   return CUDA_SUCCESS;
 }
 
-/// The memory of an event that other processes open.
-std::shared_ptr<EventState> state_in(std::shared_ptr<SharedMemory> const& memory) {
-  return {memory, reinterpret_cast<EventState*>(memory->data())};
+/// Numbers that streams write, and wait for.
+CUresult batch(CUstream stream, unsigned count, CUstreamBatchMemOpParams* operations, unsigned) {
+  for (unsigned i = 0; i < count; ++i) {
+    bool const waits = operations[i].operation == CU_STREAM_MEM_OP_WAIT_VALUE_64;
+    auto* const number = reinterpret_cast<std::int64_t*>(operations[i].waitValue.address);
+    auto const value = static_cast<std::int64_t>(operations[i].waitValue.value64);
+    stream_of(stream).push([=] {
+      std::atomic_ref<std::int64_t> const shared(*number);
+      if (!waits) return shared.store(value);
+      while (shared.load() - value < 0) std::this_thread::sleep_for(std::chrono::microseconds(20));
+    });
+  }
+  return CUDA_SUCCESS;
 }
 
 }  // namespace
@@ -293,9 +302,10 @@ cudaError_t cudaDeviceSynchronize() {
 }
 cudaError_t cudaGetDriverEntryPointByVersion(char const* symbol, void** function, unsigned,
                                              unsigned long long, cudaDriverEntryPointQueryResult* result) {
-  bool const known = std::strcmp(symbol, "cuPointerGetAttributes") == 0;
-  *function = known ? reinterpret_cast<void*>(&attributes) : nullptr;
-  *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  *function = nullptr;
+  if (std::strcmp(symbol, "cuPointerGetAttributes") == 0) *function = reinterpret_cast<void*>(&attributes);
+  if (std::strcmp(symbol, "cuStreamBatchMemOp") == 0) *function = reinterpret_cast<void*>(&batch);
+  *result = *function != nullptr ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 
@@ -329,6 +339,10 @@ cudaError_t cudaMemcpy2DAsync(void* into, std::size_t into_pitch, void const* fr
   });
   return cudaSuccess;
 }
+cudaError_t cudaMemset(void* data, int value, std::size_t bytes) {
+  std::memset(data, value, bytes);
+  return cudaSuccess;
+}
 cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {
   stream_of(stream).push([=] { std::memset(data, value, bytes); });
   return cudaSuccess;
@@ -342,21 +356,19 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   Gpu::instance().remove(&stream_of(stream));
   return cudaSuccess;
 }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  stream_of(stream).drain();
+  return cudaSuccess;
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   stream_of(stream).push(
       [state = event_of(event).state, count = event_of(event).state->asked.load()] { await(*state, count); });
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   auto made = std::make_unique<Event>();
-  if ((flags & cudaEventInterprocess) != 0) {
-    auto const memory = SharedMemory::create(4096);  // zeros are an event that was never recorded
-    made->state = state_in(memory);
-    made->name = memory->name();
-  } else {
-    made->state = std::make_shared<EventState>();
-  }
+  made->state = std::make_shared<EventState>();
   *event = reinterpret_cast<cudaEvent_t>(made.release());
   return cudaSuccess;
 }
@@ -385,18 +397,6 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   return cudaSuccess;
 }
 
-cudaError_t cudaIpcGetEventHandle(cudaIpcEventHandle_t* handle, cudaEvent_t event) {
-  std::string const& name = event_of(event).name;
-  if (name.empty()) return cudaErrorInvalidResourceHandle;
-  std::snprintf(handle->reserved, sizeof handle->reserved, "%s", name.c_str());
-  return cudaSuccess;
-}
-cudaError_t cudaIpcOpenEventHandle(cudaEvent_t* event, cudaIpcEventHandle_t handle) {
-  auto const memory = SharedMemory::open(handle.reserved);
-  if (!memory) return cudaErrorInvalidResourceHandle;
-  *event = reinterpret_cast<cudaEvent_t>(new Event{.state = state_in(memory), .name = {}});
-  return cudaSuccess;
-}
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* data) {
   auto const [begin, allocation] = Gpu::instance().find(static_cast<std::byte*>(data));
   if (begin == nullptr) return cudaErrorInvalidValue;

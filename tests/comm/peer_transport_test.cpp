@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <deque>
 #include <optional>
 #include <random>
@@ -220,6 +221,22 @@ TEST(PeerTransport, SeveralTransportsReceiveIntoOneAllocation) {
   }
 }
 
+TEST(PeerTransport, ABarrierWaitsForAll) {
+  Ranks ranks;
+  for (int round = 0; round < 20; ++round) {
+    auto const late = std::chrono::milliseconds(round % ranks.world.size() == ranks.world.rank() ? 5 : 0);
+    std::this_thread::sleep_for(late);
+    auto const came = std::chrono::steady_clock::now().time_since_epoch().count();
+    ranks.transport->barrier("a test");
+    auto const left = std::chrono::steady_clock::now().time_since_epoch().count();
+    for (auto const& bytes : ranks.world.all_gather(std::as_bytes(std::span(&came, 1)), "a test")) {
+      auto other = came;
+      std::memcpy(&other, bytes.data(), sizeof other);
+      EXPECT_LE(other, left);
+    }
+  }
+}
+
 TEST(PeerTransport, WrongLengthsAreNamed) {
   Ranks ranks(MPI_COMM_SELF, {.timeout = 500ms});
   ranks.transport->name_blocks([](std::uint64_t block) { return "kv " + std::to_string(block); });
@@ -238,6 +255,34 @@ TEST(PeerTransport, WrongLengthsAreNamed) {
   }
 }
 
+/// A sender's host waits for its receiver's, and for a barrier all wait; neither lasts for ever.
+TEST(PeerTransport, AReceiverThatTakesNoPartIsNamed) {
+  Ranks ranks(MPI_COMM_WORLD, {.timeout = 250ms});
+  if (ranks.world.size() == 1) GTEST_SKIP() << "needs two ranks";
+  if (ranks.world.rank() == 0) {
+    OnDevice const out{Bytes(250)};
+    ranks.transport->start({.round = 7, .sends = {{1, 12, {out.region()}}}, .receives = {}}, nullptr);
+    try {
+      ranks.transport->finish();
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (PeerLost const& error) {
+      std::string const message = error.what();
+      EXPECT_NE(message.find("round 7: rank 1"), std::string::npos) << message;
+      EXPECT_NE(message.find("is alive but has not moved its part"), std::string::npos) << message;
+      EXPECT_NE(message.find("sending block 12 to rank 1"), std::string::npos) << message;
+    }
+    try {
+      ranks.transport->barrier("the start of a run");
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (PeerLost const& error) {
+      EXPECT_NE(std::string(error.what()).find("while the start of a run"), std::string::npos)
+          << error.what();
+    }
+    return;
+  }
+  std::this_thread::sleep_for(7s);  // alive all the while, and it answers
+}
+
 TEST(PeerTransport, APeerThatTakesNoPartIsNamed) {
   Ranks ranks(MPI_COMM_WORLD, {.timeout = 250ms});
   if (ranks.world.size() == 1) GTEST_SKIP() << "needs two ranks";
@@ -246,6 +291,7 @@ TEST(PeerTransport, APeerThatTakesNoPartIsNamed) {
     ranks.transport->start({.round = 7, .sends = {}, .receives = {{1, 12, {in.region()}}}}, nullptr);
     try {
       ranks.transport->finish();
+      ranks.transport->complete("a test");
       ADD_FAILURE() << "nothing was thrown";
     } catch (PeerLost const& error) {
       std::string const message = error.what();
