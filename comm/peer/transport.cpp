@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -25,6 +26,9 @@ namespace {
 constexpr std::size_t most_runs = 16;
 /// Allocations of others that stay mapped; then all are let go, for their owners may have freed them.
 constexpr std::size_t most_allocations = 64;
+/// How long the start of an exchange waits for notes: copies that are queued before the round's folds are not
+/// held up by the host's part in those.
+constexpr auto patience_at_start = std::chrono::microseconds(10);
 
 /// Where a receiver wants a message: what its note to the sender begins with.
 struct Destination {
@@ -52,9 +56,9 @@ Value& at(std::vector<Value>& by_rank, int rank) {
 }
 
 /// As an exchange is started, a receiver leaves a note of where it wants its messages, and its stream raises
-/// its senders' `ready` flags after the work that they must not overtake. As it is finished, a sender's
-/// stream waits for that flag, copies, and raises the receiver's `sent` flag, for which the receiver's stream
-/// waits. So a host waits for notes alone, which are left before the receiver's GPU gets there.
+/// its senders' `ready` flags after the work that they must not overtake. Once a sender's host has the note,
+/// its stream waits for that flag, copies, and raises the receiver's `sent` flag, for which the receiver's
+/// stream waits. So a host waits for notes alone, which are left before the receiver's GPU gets there.
 class PeerCopies : public Transport {
  public:
   PeerCopies(World const& world, cudaStream_t compute, std::unique_ptr<PeerLinks> links)
@@ -142,6 +146,16 @@ class PeerCopies : public Transport {
       flags_.write(links_->ready({world_.rank(), sender}), ++at(ready_.written, sender));
     }
     flags_.queue();
+    list_sends();
+    auto const tired = std::chrono::steady_clock::now() + patience_at_start;
+    while (next_send_ < sends_.size()) {
+      if (links_->mail.take(sends_[next_send_]->peer, note_)) {
+        send_next();
+      } else if (std::chrono::steady_clock::now() > tired) {
+        break;
+      }
+    }
+    flags_.queue();
   }
 
   void queue_finish() {
@@ -149,15 +163,15 @@ class PeerCopies : public Transport {
       exchanges_.await(1);
       memory_.close();
     }
-    for (Message const& message : exchange_.sends) {
-      if (message.peer == world_.rank()) send(message);
-    }
-    for (int const receiver : peers(exchange_.sends, world_.rank())) {
-      flags_.await(links_->ready({receiver, world_.rank()}), ++at(ready_.awaited, receiver));
-      for (Message const& message : exchange_.sends) {
-        if (message.peer == receiver) send(message);
-      }
-      flags_.write(links_->sent({world_.rank(), receiver}), ++at(sent_.written, receiver));
+    while (next_send_ < sends_.size()) {
+      int const receiver = sends_[next_send_]->peer;
+      wait_until(
+          [&] {
+            (void)links_->mail.send_waiting();
+            return links_->mail.take(receiver, note_);
+          },
+          {receiver});
+      send_next();
     }
     for (int const sender : peers(exchange_.receives, world_.rank())) {
       flags_.await(links_->sent({sender, world_.rank()}), ++at(sent_.awaited, sender));
@@ -221,22 +235,41 @@ class PeerCopies : public Transport {
     return (bytes + alignment - 1) / alignment * alignment;
   }
 
-  void send(Message const& message) {
+  /// What is sent, all messages to one receiver after one another.
+  void list_sends() {
+    sends_.clear();
+    next_send_ = 0;
+    auto const add = [this](int receiver) {
+      for (Message const& message : exchange_.sends) {
+        if (message.peer == receiver) sends_.push_back(&message);
+      }
+    };
+    add(world_.rank());
+    for (int const receiver : peers(exchange_.sends, world_.rank())) add(receiver);
+  }
+
+  /// Queues the next message's copies; `note_` is its receiver's.
+  void send_next() {
+    std::size_t const index = next_send_++;
+    Message const& message = *sends_[index];
+    bool const first = index == 0 || sends_[index - 1]->peer != message.peer;
+    bool const last = next_send_ == sends_.size() || sends_[next_send_]->peer != message.peer;
+    bool const leaves = message.peer != world_.rank();
+    if (first && leaves) {
+      flags_.await(links_->ready({message.peer, world_.rank()}), ++at(ready_.awaited, message.peer));
+    }
     for (RowCopy const& copy : copies_between(runs_of(message.pieces), destination_of(message))) {
       flags_.queue();
       queue(copy);
     }
+    if (last && leaves) {
+      flags_.write(links_->sent({world_.rank(), message.peer}), ++at(sent_.written, message.peer));
+    }
     at(traffic_.sent, message.peer) += message.bytes();
   }
 
-  /// Where its receiver wants it, once it has said so.
+  /// Where its receiver wants it, by `note_`.
   std::vector<RowRun> destination_of(Message const& message) {
-    wait_until(
-        [&] {
-          (void)links_->mail.send_waiting();
-          return links_->mail.take(message.peer, note_);
-        },
-        {message.peer});
     Destination told;
     std::memcpy(&told, note_.data(), sizeof told);
     if (told.round != exchange_.round || told.block != message.block || told.bytes != message.bytes()) {
@@ -283,7 +316,9 @@ class PeerCopies : public Transport {
   Numbers ready_;
   Numbers sent_;
   QueuedExchanges exchanges_;
-  Exchange exchange_;                                          ///< the latest
+  Exchange exchange_;                  ///< the latest
+  std::vector<Message const*> sends_;  ///< its sends, in the order of their copies
+  std::size_t next_send_ = 0;
   std::vector<std::pair<std::size_t, std::byte*>> scattered_;  ///< its messages that arrive in scratch memory
   std::vector<std::byte> note_;                                ///< the last one that was taken
   bool started_ = false;

@@ -26,6 +26,15 @@ int farthest_host(PlanBuilder& plan, int rank) {
   return farthest;
 }
 
+/// Whether any other rank has queries, which may come to this one.
+bool others_have_queries(PlanBuilder const& plan, int rank) {
+  Layout const& q = plan.layouts().q;
+  for (int other = 0; other < plan.ranks(); ++other) {
+    if (other != rank && q.tokens(other) > 0) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 HomeFolds home_folds(PlanBuilder& plan, int rank) {
@@ -35,6 +44,8 @@ HomeFolds home_folds(PlanBuilder& plan, int rank) {
   Index all = 0;
   for (HomeFold const fold : folds.first) all += pairs(fold);
   if (folds.farthest == 0 || all < worth_two_folds) return folds;
+  // With no states to send home before its own, nothing waits while it folds all of them.
+  if (!others_have_queries(plan, rank)) return folds;
 
   if (folds.first.size() == 1) {
     HomeFold const only = folds.first[0];

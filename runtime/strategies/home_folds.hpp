@@ -17,7 +17,8 @@ struct HomeFold {
 
 struct HomeFolds {
   std::vector<HomeFold> first;  ///< a fifth of the kept pairs or more, as states are heavier than queries
-  std::vector<HomeFold> last;   ///< the rest: nothing if no query leaves, or there is too little to fold
+  /// The rest: nothing if few pairs are kept, no query leaves, or none can come.
+  std::vector<HomeFold> last;
   /// How many ranks on the last one is that any of the queries goes to; 0 if they stay.
   int farthest = 0;
 };

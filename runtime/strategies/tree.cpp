@@ -133,6 +133,7 @@ class Tree {
       plan_.end_round();
     }
     for (Visit& visit : visits_) fold(visit, folded, most_);
+    fold_all(plan_, once_spread_);
     plan_.end_round();
     if (return_ == Return::native) return reduce();
     fold_all(plan_, last);  // beside the first returns
@@ -173,7 +174,13 @@ class Tree {
         continue;
       }
       HomeFolds const folds = home_folds(plan_, rank);
-      fold_all(plan_, folds.first);
+      // A round's sends wait for the folds of those before it, so all of them come after the last send.
+      bool const holds_up = return_ == Return::log && folds.last.empty();
+      if (holds_up) {
+        once_spread_.insert(once_spread_.end(), folds.first.begin(), folds.first.end());
+      } else {
+        fold_all(plan_, folds.first);
+      }
       left.insert(left.end(), folds.last.begin(), folds.last.end());
     }
     return left;
@@ -239,7 +246,8 @@ class Tree {
   PlanBuilder& plan_;
   Return return_;
   std::vector<Visit> visits_;
-  std::size_t most_ = 1;  ///< ranks of a visit
+  std::size_t most_ = 1;               ///< ranks of a visit
+  std::vector<HomeFold> once_spread_;  ///< what is folded at home when all queries have left
 };
 
 /// What comes to, and goes from, the ranks that are written, if all states meet at home.

@@ -242,9 +242,9 @@ TEST(PeerTransport, WrongLengthsAreNamed) {
   ranks.transport->name_blocks([](std::uint64_t block) { return "kv " + std::to_string(block); });
   OnDevice const out(filled(4, 50));
   OnDevice const in{Bytes(60)};
-  ranks.transport->start({.round = 3, .sends = {{0, 4, {out.region()}}}, .receives = {{0, 4, {in.region()}}}},
-                         nullptr);
   try {
+    ranks.transport->start(
+        {.round = 3, .sends = {{0, 4, {out.region()}}}, .receives = {{0, 4, {in.region()}}}}, nullptr);
     ranks.transport->finish();
     ADD_FAILURE() << "nothing was thrown";
   } catch (CommError const& error) {

@@ -287,7 +287,7 @@ TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
         Choice const best = choose_plan(problem, ranks, "auto", "auto", on, Reduce::p2p, Weigh::all);
         Plan const whole = make_plan(problem, choice.plan.layouts, choice.plan.strategy);
         double const seconds = simulate(whole, on, Record::nothing).seconds;
-        double const off = choice.layout == "root" ? 0.4 : 0.3;
+        double const off = choice.layout == "root" ? 0.45 : 0.3;
         EXPECT_NEAR(choice.predicted_seconds, seconds, off * seconds) << whole.strategy;
         EXPECT_GE(seconds, best.predicted_seconds);
         double const regret = seconds / best.predicted_seconds - 1;

@@ -77,6 +77,27 @@ TEST(StrategyRounds, TreesAreAsDeepAsTheirLogarithm) {
   }
 }
 
+/// A rank that has all queries folds its own keys at once, as the others do: it has no states to send home
+/// first. Where all have some, each keeps a part of its folds for the time in which its states come back.
+TEST(StrategyRounds, OwnFoldsAreCutWhereOthersWaitForTheRank) {
+  Shape shape = llama_like(64);
+  shape.kv_tokens = 16384;
+  Problem const problem = problem_of(shape, Mask::full(64, shape.kv_tokens));
+  for (std::string const strategy : {"tree:direct", "tree:log", "passq"}) {
+    Plan const root = make_plan(problem, make_layouts("root", problem.mask, 4), strategy);
+    ASSERT_TRUE(verify(root).empty());
+    for (Program const& program : root.programs) EXPECT_EQ(program.folds.size(), 1u) << strategy;
+    Plan const spread = make_plan(problem, make_layouts("contiguous", problem.mask, 4), strategy);
+    ASSERT_TRUE(verify(spread).empty());
+    for (std::size_t rank = 0; rank < 4; ++rank) {
+      auto const& folds = spread.programs[rank].folds;
+      auto const own = std::ranges::count_if(
+          folds, [&](Fold const& fold) { return spread.block(fold.q).home == static_cast<int>(rank); });
+      EXPECT_EQ(own, 2) << strategy << ", rank " << rank;
+    }
+  }
+}
+
 /// The reduce-scatter form moves what the direct one does, counted at the least: queries there, parts of all
 /// rows back, also those of ranks whose keys the mask drops.
 TEST(StrategyRounds, NativeReductionsAreOneRoundOfAllRanks) {

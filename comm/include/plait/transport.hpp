@@ -90,6 +90,7 @@ class Transport {
   /// Starts a round's messages and returns at once; receives are posted before sends. One exchange at a time.
   /// It follows all work queued before; the regions must stay untouched by the host until finish returns.
   /// `keep_alive` (may be null) is held until no request can touch them any more, also after a failure.
+  /// @throws what finish does, where it gets so far
   virtual void start(Exchange exchange, std::shared_ptr<void> keep_alive) = 0;
 
   /// Work queued from now on follows the exchange that was started; in host memory, the exchange is done.

@@ -34,6 +34,7 @@ class PlanBuilder {
               Index kv_pieces = 1);
 
   [[nodiscard]] int ranks() const { return plan_.layouts.q.ranks(); }
+  [[nodiscard]] Layouts const& layouts() const { return plan_.layouts; }
   /// Whether the program of `rank` is written: a strategy may leave out what no such rank takes part in.
   [[nodiscard]] bool writes(int rank) const { return at(nth_written_, rank) != none; }
   [[nodiscard]] bool writes_all() const { return written_.size() == nth_written_.size(); }
