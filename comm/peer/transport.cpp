@@ -137,6 +137,10 @@ class PeerCopies : public Transport {
   }
 
   void queue_start(std::shared_ptr<void> keep_alive) {
+    if (memory_.size() > most_allocations) {  // before any copy of this exchange is queued
+      exchanges_.await(0);
+      memory_.close();
+    }
     // Sends read what was computed; receives overwrite what was read.
     computed_.record(compute_);
     computed_.make_wait(stream_);
@@ -159,10 +163,6 @@ class PeerCopies : public Transport {
   }
 
   void queue_finish() {
-    if (memory_.size() > most_allocations) {
-      exchanges_.await(1);
-      memory_.close();
-    }
     while (next_send_ < sends_.size()) {
       int const receiver = sends_[next_send_]->peer;
       wait_until(

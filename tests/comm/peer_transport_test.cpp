@@ -189,6 +189,26 @@ TEST(PeerTransport, MemoryMayChangeFromRoundToRound) {
   }
 }
 
+/// More allocations of a receiver than stay mapped: none is unmapped under a copy.
+TEST(PeerTransport, ManyAllocationsAreNotWaitedFor) {
+  Ranks ranks;
+  constexpr std::size_t size = std::size_t{2} << 20;
+  constexpr std::uint64_t rounds = 100;
+  int const from = neighbour(ranks.world, -1);
+  std::deque<OnDevice> memory;
+  OnDevice const out(filled(static_cast<std::uint64_t>(ranks.world.rank()), size));
+  for (std::uint64_t round = 0; round < rounds; ++round) memory.emplace_back(Bytes(size));
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    ranks.transport->start({.round = round,
+                            .sends = {{neighbour(ranks.world, 1), round, {out.region()}}},
+                            .receives = {{from, round, {memory[round].region()}}}},
+                           nullptr);
+    ranks.transport->finish();
+  }
+  ranks.transport->complete("a test");
+  for (OnDevice const& in : memory) ASSERT_EQ(in.read(), filled(static_cast<std::uint64_t>(from), size));
+}
+
 /// A process maps an allocation of another one once, whoever asks.
 TEST(PeerTransport, SeveralTransportsReceiveIntoOneAllocation) {
   Ranks ranks;
