@@ -193,12 +193,18 @@ TEST(PeerTransport, MemoryMayChangeFromRoundToRound) {
 TEST(PeerTransport, ManyAllocationsAreNotWaitedFor) {
   Ranks ranks;
   constexpr std::size_t size = std::size_t{2} << 20;
-  constexpr std::uint64_t rounds = 100;
+  constexpr std::uint64_t rounds = 140;
   int const from = neighbour(ranks.world, -1);
   std::deque<OnDevice> memory;
   OnDevice const out(filled(static_cast<std::uint64_t>(ranks.world.rank()), size));
   for (std::uint64_t round = 0; round < rounds; ++round) memory.emplace_back(Bytes(size));
   for (std::uint64_t round = 0; round < rounds; ++round) {
+    // Who comes late finds notes, and queues copies at once; they wait for what the receiver computes.
+    bool const late = (static_cast<int>(round) + ranks.world.rank()) % 2 == 0;
+    for (int i = 0; i < 30 && !late; ++i) {
+      PLAIT_CHECK_CUDA(cudaMemsetAsync(memory[round].region().data, i, size, *ranks.compute));
+    }
+    std::this_thread::sleep_for(late ? 2ms : 0ms);
     ranks.transport->start({.round = round,
                             .sends = {{neighbour(ranks.world, 1), round, {out.region()}}},
                             .receives = {{from, round, {memory[round].region()}}}},
