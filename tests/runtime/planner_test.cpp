@@ -264,8 +264,9 @@ TEST(Planner, TakesTheLeastMemoryOfPlansThatAreNearlyAsFast) {
 }
 
 /// What choosing by the programs of a few ranks costs: the time of the plan that it takes, simulated, over
-/// that of the best plan that there is. Where one rank has all queries the estimate is up to 40% off; such
-/// plans are so short that they are always weighed.
+/// that of the best plan that there is. Where one rank has all queries the estimate is up to 41% off, for it
+/// adds that rank's folds and the others', which are in two rounds and run at once; such plans are so short
+/// that they are always weighed.
 TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
   constexpr Index tokens = Index{1} << 17;
   std::vector<Problem> const problems = {
