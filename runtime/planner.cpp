@@ -425,9 +425,9 @@ Choice select_plan(Problem const& problem, int ranks, std::string_view strategy,
                    Machine const& machine, Reduce reduce, Weigh weigh) {
   validate(problem);
   validate(machine);
+  std::vector<NamedLayouts> const layouts = layouts_to_weigh(layout, problem.mask, ranks);
   std::vector<std::string> const names = names_to_weigh(
       strategy, problem, {.ranks = ranks, .ranks_per_node = machine.ranks_per_node, .reduce = reduce});
-  std::vector<NamedLayouts> const layouts = layouts_to_weigh(layout, problem.mask, ranks);
   Scales scales(problem, machine, weigh);
   for (NamedLayouts const& named : layouts) scales.add(names, named);
   return std::move(scales).choose();

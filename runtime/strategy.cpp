@@ -14,18 +14,17 @@ template <std::string_view const& name>
 std::vector<std::string> only(Problem const&, Group const&) {
   return {std::string(name)};
 }
-constexpr std::string_view ring = "ring";
 constexpr std::string_view passq = "passq";
 
 constexpr std::array table{
     Strategy{
-        .name = ring,
-        .form = "ring",
+        .name = "ring",
+        .form = "ring[:PIECES]",
         .summary =
             "queries stay; key/value blocks travel from rank to next rank until no later rank needs them",
         .make = ring_plan,
         .bytes = all_keys_bytes,
-        .variants = only<ring>},
+        .variants = ring_variants},
     Strategy{
         .name = "allgather",
         .form = "allgather[:each|:ROUNDS]",

@@ -137,11 +137,11 @@ struct Schedule {
 };
 
 /// @param asked  rounds in all: fewer than there are other ranks take blocks of several in one, more cut
-/// them. 0: of one rank in each round, in pieces if ranks are few
+/// them, as far as they can be. 0: of one rank in each round, in pieces if ranks are few
 Schedule schedule(Layout const& kv, int asked) {
   int const others = kv.ranks() - 1;
   if (asked == 0) return {pieces_to_travel(kv), others};
-  return {std::max(1, others > 0 ? divided_up(asked, others) : 1), std::min(asked, others)};
+  return {pieces_to_travel(kv, others > 0 ? divided_up(asked, others) : 1), std::min(asked, others)};
 }
 
 }  // namespace
@@ -168,11 +168,13 @@ Plan allgather_plan(Problem const& problem, Layouts const& layouts, std::string_
   return std::move(plan).finish_at_home();
 }
 
-std::vector<std::string> allgather_variants(Problem const&, Group const& group) {
+std::vector<std::string> allgather_variants(Problem const& problem, Group const& group) {
   std::vector<std::string> names{"allgather:each"};
+  int const others = group.ranks - 1;
   for (int const rounds : {1, 4}) {
-    if (group.ranks - 1 > rounds) names.push_back(fmt::format("allgather:{}", rounds));
+    if (others > rounds) names.push_back(fmt::format("allgather:{}", rounds));
   }
+  if (pieces_worth_weighing(problem, group).size() > 1) names.push_back(fmt::format("allgather:{}", others));
   return names;
 }
 

@@ -39,13 +39,15 @@ bool others_have_queries(PlanBuilder const& plan, int rank) {
 
 HomeFolds home_folds(PlanBuilder& plan, int rank) {
   constexpr Index worth_two_folds = Index{1} << 16;  // pairs: a decoding step has fewer
-  HomeFolds folds{.first = meetings(plan, rank), .last = {}, .farthest = farthest_host(plan, rank)};
+  HomeFolds folds{.first = meetings(plan, rank),
+                  .last = {},
+                  .farthest = farthest_host(plan, rank),
+                  .alone = !others_have_queries(plan, rank)};
   auto const pairs = [&](HomeFold fold) { return plan.pairs(fold.q, fold.kv); };
   Index all = 0;
   for (HomeFold const fold : folds.first) all += pairs(fold);
-  if (folds.farthest == 0 || all < worth_two_folds) return folds;
   // With no states to send home before its own, nothing waits while it folds all of them.
-  if (!others_have_queries(plan, rank)) return folds;
+  if (folds.farthest == 0 || folds.alone || all < worth_two_folds) return folds;
 
   if (folds.first.size() == 1) {
     HomeFold const only = folds.first[0];

@@ -21,6 +21,7 @@ struct HomeFolds {
   std::vector<HomeFold> last;
   /// How many ranks on the last one is that any of the queries goes to; 0 if they stay.
   int farthest = 0;
+  bool alone = false;  ///< no other rank has queries
 };
 
 /// All pairs of blocks of `rank` that meet.

@@ -22,20 +22,25 @@ Index cut_of(Slice slice, Index piece, Index pieces) {
   return slice.begin + (piece < pieces ? (even + tile / 2) / tile * tile : even);
 }
 
-Index pieces_to_travel(Layout const& kv) {
-  Index const hops = kv.ranks() - 1;
-  if (hops == 0) return 1;
+Index pieces_to_travel(Layout const& kv, Index asked) {
   Index longest = 0;
   for (int rank = 0; rank < kv.ranks(); ++rank) {
     for (Slice const slice : kv.slices(rank)) longest = std::max(longest, slice.size());
   }
+  if (asked == 0) return pieces_to_travel(longest, kv.ranks());
+  return std::clamp<Index>(longest / least_piece, 1, asked);
+}
+
+Index pieces_to_travel(Index tokens, int ranks) {
+  Index const hops = ranks - 1;
+  if (hops == 0) return 1;
   // A slice is folded in a time that grows with the square of its length, and travels in one that grows with
   // its length: of long ones less is to be hidden, and each cut makes more folds.
   constexpr Index most_rounds = 8;
   constexpr Index all_hidden = Index{1} << 27;
   Index const rounds_wanted =
-      std::clamp<Index>(all_hidden / std::max<Index>(longest * longest, 1), 1, most_rounds);
-  return std::max<Index>(1, std::min((rounds_wanted + hops - 1) / hops, longest / least_piece));
+      std::clamp<Index>(all_hidden / std::max<Index>(tokens * tokens, 1), 1, most_rounds);
+  return std::max<Index>(1, std::min((rounds_wanted + hops - 1) / hops, tokens / least_piece));
 }
 
 PlanBuilder::PlanBuilder(Problem const& problem, Layouts const& layouts, std::string strategy,

@@ -1,8 +1,12 @@
 // Ring (pass-KV): queries stay; key/value blocks travel from rank to next rank, one hop a round. With few
 // ranks the blocks are cut, and the pieces go round one after the other.
+#include <fmt/format.h>
+
 #include <optional>
+#include <string>
 #include <utility>
 
+#include "grid.hpp"
 #include "plait/plan_builder.hpp"
 #include "strategies.hpp"
 
@@ -67,9 +71,9 @@ void play(PlanBuilder& plan, Travellers& on_their_way, int hop) {
 /// every round but the last has a transfer to hide.
 Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view arguments,
                Extent const& extent) {
-  require_no_arguments("ring", arguments);
-  Index const pieces = pieces_to_travel(layouts.kv);
-  PlanBuilder plan(problem, layouts, "ring", extent, pieces);
+  int const asked = arguments.empty() ? 0 : parse_count("ring", arguments, "pieces");
+  Index const pieces = pieces_to_travel(layouts.kv, asked);
+  PlanBuilder plan(problem, layouts, asked == 0 ? "ring" : fmt::format("ring:{}", arguments), extent, pieces);
   int const last_hop = plan.ranks() - 1;
   std::optional<Travellers> arriving;  // of the turn before: they have one fold to go
   for (Index piece = 0; piece < pieces; ++piece) {
@@ -84,6 +88,20 @@ Plan ring_plan(Problem const& problem, Layouts const& layouts, std::string_view 
   if (arriving) play(plan, *arriving, last_hop);
   plan.end_round();
   return std::move(plan).finish_at_home();
+}
+
+std::vector<Index> pieces_worth_weighing(Problem const& problem, Group const& group) {
+  Index const tokens = problem.shape.kv_tokens / group.ranks;  // in one slice, or zigzag in two
+  return ascending(std::vector<Index>{1, pieces_to_travel(tokens, group.ranks),
+                                      pieces_to_travel(tokens / 2, group.ranks)});
+}
+
+std::vector<std::string> ring_variants(Problem const& problem, Group const& group) {
+  std::vector<Index> const counts = pieces_worth_weighing(problem, group);
+  if (counts.size() == 1) return {"ring"};
+  std::vector<std::string> names;
+  for (Index const pieces : counts) names.push_back(fmt::format("ring:{}", pieces));
+  return names;
 }
 
 }  // namespace plait

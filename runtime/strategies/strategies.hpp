@@ -25,11 +25,16 @@ namespace plait {
 [[nodiscard]] Plan hierarchical_plan(Problem const&, Layouts const&, std::string_view arguments,
                                      Extent const& extent);
 
+[[nodiscard]] std::vector<std::string> ring_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> allgather_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> mesh_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> ulysses_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> tree_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> hierarchical_variants(Problem const&, Group const&);
+
+/// Into how many pieces key/value blocks that travel may be cut: not at all, and as `pieces_to_travel` says for
+/// the layouts; ascending.
+[[nodiscard]] std::vector<Index> pieces_worth_weighing(Problem const&, Group const&);
 
 /// Strategy::bytes: of keys that come from all other ranks; of queries that go to all others and come back;
 /// of both in a mesh, in one beside the heads (whose all-to-all is left aside).

@@ -174,9 +174,10 @@ class Tree {
         continue;
       }
       HomeFolds const folds = home_folds(plan_, rank);
-      // A round's sends wait for the folds of those before it, so all of them come after the last send.
-      bool const holds_up = return_ == Return::log && folds.last.empty();
-      if (holds_up) {
+      // A round's sends wait for the folds of those before it. And those of a rank that has all queries come
+      // in the round of the others': nothing of it is wanted before.
+      bool const wait = folds.last.empty() && (return_ == Return::log || folds.alone);
+      if (wait) {
         once_spread_.insert(once_spread_.end(), folds.first.begin(), folds.first.end());
       } else {
         fold_all(plan_, folds.first);

@@ -233,7 +233,8 @@ TEST(Planner, NoMoreIsForetoldThanIsMoved) {
 
 /// Four ranks; a fold of a rank's keys takes 0.1 s, and a turn passes in each round in which blocks move
 /// while it computes. An all-gather in one round takes 4 folds and a turn, and has room for three foreign
-/// blocks; one in 3 · 3 rounds, of thirds of blocks, takes 4 folds and 9 turns.
+/// blocks; one in 3 rounds takes 3 turns, and has room for two; one in 3 · 3 rounds, of thirds of blocks,
+/// takes 9 turns.
 TEST(Planner, TakesTheLeastMemoryOfPlansThatAreNearlyAsFast) {
   Problem const problem = full_problem();
   constexpr double fold = 0.1;
@@ -241,18 +242,20 @@ TEST(Planner, TakesTheLeastMemoryOfPlansThatAreNearlyAsFast) {
   struct Case {
     double turn;
     std::string_view taken;
+    int turns;
   };
-  for (auto const [turn, taken] : {Case{0.25e-3, "allgather:each"}, Case{1e-3, "allgather:1"}}) {
+  for (auto const [turn, taken, turns] :
+       {Case{0.25e-3, "allgather:each", 9}, Case{1e-3, "allgather:3", 3}, Case{3e-3, "allgather:1", 1}}) {
     Machine machine = test::flat_machine(flops_of_fold / fold, 1e15, 0.0);
     machine.round_seconds = turn;
     machine.round_share = 1.0;
     for (Weigh const weigh : {Weigh::best, Weigh::all, Weigh::sampled}) {
       SCOPED_TRACE(testing::Message() << taken << ", weigh " << static_cast<int>(weigh));
       Choice const choice = select_plan(problem, 4, "allgather", "contiguous", machine, Reduce::p2p, weigh);
-      ASSERT_EQ(choice.candidates.size(), 2U);
-      bool const trades = taken == "allgather:each";
+      ASSERT_EQ(choice.candidates.size(), 3U);
+      bool const trades = turns > 1;
       EXPECT_EQ(choice.plan.strategy, taken);
-      EXPECT_NEAR(choice.predicted_seconds, 4 * fold + (trades ? 9 : 1) * turn, 1e-6);
+      EXPECT_NEAR(choice.predicted_seconds, 4 * fold + turns * turn, 1e-6);
       ASSERT_EQ(choice.traded.has_value(), trades);
       if (!trades) continue;
       EXPECT_EQ(choice.traded->strategy, "allgather:1");
@@ -264,9 +267,8 @@ TEST(Planner, TakesTheLeastMemoryOfPlansThatAreNearlyAsFast) {
 }
 
 /// What choosing by the programs of a few ranks costs: the time of the plan that it takes, simulated, over
-/// that of the best plan that there is. Where one rank has all queries the estimate is up to 41% off, for it
-/// adds that rank's folds and the others', which are in two rounds and run at once; such plans are so short
-/// that they are always weighed.
+/// that of the best plan that there is. Where one rank has all queries, plans are so short that they are always
+/// weighed; their estimates are the worst.
 TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
   constexpr Index tokens = Index{1} << 17;
   std::vector<Problem> const problems = {
@@ -288,7 +290,7 @@ TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
         Choice const best = choose_plan(problem, ranks, "auto", "auto", on, Reduce::p2p, Weigh::all);
         Plan const whole = make_plan(problem, choice.plan.layouts, choice.plan.strategy);
         double const seconds = simulate(whole, on, Record::nothing).seconds;
-        double const off = choice.layout == "root" ? 0.45 : 0.3;
+        double const off = choice.layout == "root" ? 0.4 : 0.3;
         EXPECT_NEAR(choice.predicted_seconds, seconds, off * seconds) << whole.strategy;
         EXPECT_GE(seconds, best.predicted_seconds);
         double const regret = seconds / best.predicted_seconds - 1;

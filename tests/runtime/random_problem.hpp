@@ -112,8 +112,8 @@ inline Machine random_machine(Random& random, int ranks) {
 /// Every variant of every strategy that can do the problem: all grids, all nodes that divide the ranks.
 inline std::vector<std::string> all_variants(Problem const& problem, Layouts const& layouts) {
   int const ranks = layouts.q.ranks();
-  std::vector<std::string> names = {"ring",  "allgather", "allgather:1", "allgather:2",
-                                    "passq", "tree:log",  "tree:direct", "tree:native"};
+  std::vector<std::string> names = {"ring",  "ring:1",   "ring:3",      "allgather",  "allgather:1", "allgather:2",
+                                    "passq", "tree:log", "tree:direct", "tree:native"};
   for (int a = 1; a <= ranks; ++a) {
     if (ranks % a != 0) continue;
     std::string const b = std::to_string(ranks / a);

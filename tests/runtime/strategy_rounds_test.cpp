@@ -77,6 +77,13 @@ TEST(StrategyRounds, TreesAreAsDeepAsTheirLogarithm) {
   }
 }
 
+/// Of the only fold of `rank`.
+std::size_t round_of_fold(Plan const& plan, std::size_t rank) {
+  std::size_t round = 0;
+  while (plan.programs[rank].round(round).folds.empty()) ++round;
+  return round;
+}
+
 /// A rank that has all queries folds its own keys at once, as the others do: it has no states to send home
 /// first. Where all have some, each keeps a part of its folds for the time in which its states come back.
 TEST(StrategyRounds, OwnFoldsAreCutWhereOthersWaitForTheRank) {
@@ -87,6 +94,10 @@ TEST(StrategyRounds, OwnFoldsAreCutWhereOthersWaitForTheRank) {
     Plan const root = make_plan(problem, make_layouts("root", problem.mask, 4), strategy);
     ASSERT_TRUE(verify(root).empty());
     for (Program const& program : root.programs) EXPECT_EQ(program.folds.size(), 1u) << strategy;
+    // And in a tree in the round of those that are last to have the queries.
+    if (strategy != "passq") {
+      EXPECT_EQ(round_of_fold(root, 0), round_of_fold(root, 3)) << strategy;
+    }
     Plan const spread = make_plan(problem, make_layouts("contiguous", problem.mask, 4), strategy);
     ASSERT_TRUE(verify(spread).empty());
     for (std::size_t rank = 0; rank < 4; ++rank) {
@@ -188,6 +199,14 @@ TEST(StrategyRounds, FewRanksCutTheBlocksThatTravel) {
     EXPECT_EQ(plan.rounds(), 9u) << name;  // 8 pieces of 128 tokens, and the last fold
     EXPECT_EQ(volume(plan).slots.front(), state + 2 * kv / 8) << name;
     EXPECT_EQ(volume(plan).sent.front(), kv) << name;
+  }
+  // As many pieces, or rounds, as are asked for; but none of fewer than 64 tokens.
+  for (auto const& [name, rounds] : {std::pair<std::string_view, std::size_t>{"ring:1", 2},
+                                     {"ring:3", 4},
+                                     {"ring:2000000000", 17},
+                                     {"allgather:1", 2},
+                                     {"allgather:2000000000", 17}}) {
+    EXPECT_EQ(make_plan(problem, layouts, name).rounds(), rounds) << name;
   }
 }
 

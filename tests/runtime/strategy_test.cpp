@@ -306,7 +306,7 @@ TEST(Strategy, UnknownNamesAndForeignLayoutsAreRefused) {
   } catch (InvalidProblem const& error) {
     EXPECT_NE(
         std::string(error.what())
-            .find("strategy 'rong': must be one of ring, allgather[:each|:ROUNDS], passq, mesh[:AxB], "),
+            .find("strategy 'rong': must be one of ring[:PIECES], allgather[:each|:ROUNDS], passq, mesh[:AxB], "),
         std::string::npos)
         << error.what();
   }
