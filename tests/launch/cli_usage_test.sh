@@ -29,7 +29,7 @@ expect 2 1 "did you mean attend?" "$plait" attned
 expect 2 1 "which subcommand?" "$plait"
 expect 2 1 "did you mean --causal?" "$plait" plan --tokens 8 --causl
 expect 2 1 "--ranks 0: expected a whole number from 1" "$plait" plan --tokens 8 --ranks 0
-expect 2 1 "strategy 'rnig': must be one of ring, allgather" "$plait" plan --tokens 8 --strategy rnig
+expect 2 1 "strategy 'rnig': must be one of ring[:PIECES], allgather" "$plait" plan --tokens 8 --strategy rnig
 expect 2 1 "strategy 'ring' has no native reduction" "$plait" plan --tokens 8 --ranks 2 --strategy ring --reduce native
 expect 2 1 "--reduce mpi: expected one of p2p, native" "$plait" plan --tokens 8 --reduce mpi
 expect 2 1 "--input is missing" "$plait" attend
