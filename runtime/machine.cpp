@@ -13,9 +13,11 @@ namespace {
 /// Folds: bench/results/h100.md and two-gpus.md (bf16, D 128, 64k tokens and more), whose times these numbers
 /// give back within 8%: 103 ms alone, 57 to 61 ms on two. An H200 is the same chip at the same clocks, with
 /// faster memory. A launch with its first loads takes 10 µs and more (kernel-log.md). Memory is taken at the
-/// share of its nominal rate that copies, merges and finishes reach on the H100, 3.0 of 3.35 TB/s. Links:
-/// NVIDIA H100/H200 data sheets, NVLink 900 GB/s per GPU both ways together and 400 Gb/s InfiniBand per GPU,
-/// at four fifths and 96% of nominal; latencies as collectives over NCCL see them.
+/// share of its nominal rate that copies, merges and finishes reach on the H100, 3.0 of 3.35 TB/s. NVLink:
+/// exchanges by copy engines between four H100s, 392 to 420 GB/s each way of 450, an empty one 13 to 17 µs, one
+/// with data 30 µs and 9 µs more for each further message; and what makes the times of 44 plans, measured on
+/// one, two and four of them, nearest to these numbers' (bench/results/four-gpus.md). Between nodes: 400 Gb/s
+/// InfiniBand per GPU at 96% of nominal, by data sheet, and latencies assumed, for NCCL's rounds of sends.
 Machine hopper(std::string name, double nominal_bytes_per_second) {
   constexpr double share_of_nominal = 0.9;
   double const memory = share_of_nominal * nominal_bytes_per_second;
@@ -23,8 +25,8 @@ Machine hopper(std::string name, double nominal_bytes_per_second) {
       .name = std::move(name),
       .sources =
           "folds and memory measured on H100s (bench/results/h100.md, two-gpus.md), memory in proportion to "
-          "its nominal rate; links from data sheets: NVLink 450 GB/s each way at 80%, InfiniBand 400 Gb/s at "
-          "96% per GPU; latencies assumed",
+          "its nominal rate; NVLink measured between four H100s (four-gpus.md); InfiniBand from its data sheet, "
+          "400 Gb/s at 96% per GPU, its latencies assumed",
       .ranks_per_node = 8,
       .flops_per_second = 690e12,
       .fold_seconds = 12e-6,
@@ -34,8 +36,8 @@ Machine hopper(std::string name, double nominal_bytes_per_second) {
       .key_bytes_per_second = memory,
       .merge_bytes_per_second = memory,
       .step_seconds = 3e-6,
-      .node = {.latency_seconds = 8e-6, .bytes_per_second = 360e9, .message_seconds = 1e-6},
-      .network = {.latency_seconds = 15e-6, .bytes_per_second = 48e9, .message_seconds = 1e-6},
+      .node = {.latency_seconds = 25e-6, .bytes_per_second = 400e9, .message_seconds = 5e-6},
+      .network = {.latency_seconds = 30e-6, .bytes_per_second = 48e9, .message_seconds = 2e-6},
       .port_bytes_per_second = 8 * 48e9};
 }
 

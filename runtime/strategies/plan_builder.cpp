@@ -27,7 +27,7 @@ Index pieces_to_travel(Layout const& kv, Index asked) {
   for (int rank = 0; rank < kv.ranks(); ++rank) {
     for (Slice const slice : kv.slices(rank)) longest = std::max(longest, slice.size());
   }
-  if (asked == 0) return pieces_to_travel(longest, kv.ranks());
+  if (asked == 0 || kv.ranks() == 1) return pieces_to_travel(longest, kv.ranks());
   return std::clamp<Index>(longest / least_piece, 1, asked);
 }
 
