@@ -9,53 +9,63 @@ namespace {
 
 constexpr std::size_t slot_alignment = 64;
 
-/// Another tensor than that of the pieces so far.
-int next_tensor(std::vector<Region> const& pieces) {
-  return pieces.empty() ? 0 : pieces.back().tensor + 1;
+/// Adds `next` to `last`, of the same tensor, if the two are rows of one width and distance, or one piece.
+/// @returns whether they are
+bool join(StridedRegion& last, StridedRegion const& next) {
+  if (last.rows == 1 && next.rows == 1 && last.data + last.width == next.data) {
+    last.width += next.width;
+    return true;
+  }
+  if (last.width != next.width) return false;
+  if (last.rows == 1 && next.rows == 1 && last.data + last.width < next.data) {
+    last.pitch = static_cast<std::size_t>(next.data - last.data);
+  }
+  bool const of_one_pitch = last.pitch > 0 && (next.rows == 1 || next.pitch == last.pitch);
+  if (!of_one_pitch || last.row(last.rows) != next.data) return false;
+  last.rows += next.rows;
+  return true;
 }
 
-/// Appends the view's bytes, row by row, joining neighbours that touch; but not with what was there before.
-void append_pieces(TensorView const& view, std::vector<Region>& pieces) {
-  std::size_t const first = pieces.size();
-  int const tensor = next_tensor(pieces);
-  std::size_t const run = static_cast<std::size_t>(view.dim) * size_bytes(view.dtype);
-  for (Index b = 0; b < view.batch; ++b) {
+/// Appends rows, joined with those before where they go on as these do; but not with the first `before`,
+/// which are of another tensor.
+void append(StridedRegion rows, std::size_t before, std::vector<StridedRegion>& pieces) {
+  if (rows.rows > 1 && rows.pitch == rows.width) rows = {rows.data, rows.bytes()};
+  if (rows.rows == 1) rows.pitch = 0;
+  if (pieces.size() > before && join(pieces.back(), rows)) return;
+  pieces.push_back(rows);
+}
+
+/// Appends the view's bytes, row by row and head by head.
+void append_tensor(TensorView const& view, std::vector<StridedRegion>& pieces) {
+  std::size_t const before = pieces.size();
+  std::size_t const element = size_bytes(view.dtype);
+  auto const bytes = [&](Index elements) { return static_cast<std::size_t>(elements) * element; };
+  // Rows serve both directions; what is sent is only read.
+  auto const at = [&](Index b, Index row) {
+    return static_cast<std::byte*>(const_cast<void*>(view.at(b, row, 0)));
+  };
+  bool const heads_touch = view.head_stride == view.dim || view.heads == 1;
+  for (Index b = 0; b < view.batch && view.rows > 0; ++b) {
+    if (heads_touch) {
+      append({at(b, 0), bytes(view.heads * view.dim), bytes(view.row_stride),
+              static_cast<std::size_t>(view.rows)},
+             before, pieces);
+      continue;
+    }
     for (Index row = 0; row < view.rows; ++row) {
-      for (Index head = 0; head < view.heads; ++head) {
-        // Regions serve both directions; a region that is sent is only read.
-        auto* const data = static_cast<std::byte*>(const_cast<void*>(view.at(b, row, head)));
-        if (pieces.size() > first && pieces.back().data + pieces.back().bytes == data) {
-          pieces.back().bytes += run;
-        } else {
-          pieces.push_back({data, run, tensor});
-        }
-        if (head == 0 && view.head_stride == view.dim) {  // the row's heads are one piece
-          pieces.back().bytes += run * static_cast<std::size_t>(view.heads - 1);
-          break;
-        }
-      }
-      if (row == 0 && view.head_stride == view.dim &&
-          view.row_stride == view.heads * view.dim) {  // so are the rows
-        pieces.back().bytes += run * static_cast<std::size_t>(view.heads * (view.rows - 1));
-        break;
-      }
+      append({at(b, row), bytes(view.dim), bytes(view.head_stride), static_cast<std::size_t>(view.heads)},
+             before, pieces);
     }
   }
 }
 
 /// Appends the `elements` of each of so many dense lines of `line_elements` floats.
 void append_lines(float* data, Index lines, Index line_elements, Slice elements,
-                  std::vector<Region>& pieces) {
-  if (elements.size() == line_elements) {  // one after the other without a gap
-    elements.end = elements.begin + lines * line_elements;
-    lines = std::min<Index>(lines, 1);
-  }
-  int const tensor = next_tensor(pieces);
-  for (Index line = 0; line < lines; ++line) {
-    float* const begin = data + line * line_elements + elements.begin;
-    pieces.push_back({reinterpret_cast<std::byte*>(begin),
-                      static_cast<std::size_t>(elements.size()) * sizeof(float), tensor});
-  }
+                  std::vector<StridedRegion>& pieces) {
+  append({reinterpret_cast<std::byte*>(data + elements.begin),
+          static_cast<std::size_t>(elements.size()) * sizeof(float),
+          static_cast<std::size_t>(line_elements) * sizeof(float), static_cast<std::size_t>(lines)},
+         pieces.size(), pieces);
 }
 
 }  // namespace
@@ -154,7 +164,7 @@ Output PlanMemory::output(BlockId id, SlotId slot) const {
           .lse_head_stride = lse_rows};
 }
 
-std::vector<Region> PlanMemory::pieces(BlockId id, SlotId slot, BlockId whole) const {
+std::vector<StridedRegion> PlanMemory::pieces(BlockId id, SlotId slot, BlockId whole) const {
   Block const& block = plan_.block(id);
   if (slot != at_rest && id == whole && block.tensor != Tensor::out)
     return {{slot_data(slot), bytes(block, plan_.problem.shape)}};
@@ -162,14 +172,14 @@ std::vector<Region> PlanMemory::pieces(BlockId id, SlotId slot, BlockId whole) c
   Index const before = block.slice.begin - laid_out.slice.begin;
   Slice const rows =
       slot == at_rest ? Slice{0, block.slice.size()} : Slice{before, before + block.slice.size()};
-  std::vector<Region> found;
+  std::vector<StridedRegion> found;
   switch (block.tensor) {
     case Tensor::q:
-      append_pieces(q(whole, slot).rows_of(rows), found);
+      append_tensor(q(whole, slot).rows_of(rows), found);
       break;
     case Tensor::kv:
-      append_pieces(k(whole, slot).rows_of(rows), found);
-      append_pieces(v(whole, slot).rows_of(rows), found);
+      append_tensor(k(whole, slot).rows_of(rows), found);
+      append_tensor(v(whole, slot).rows_of(rows), found);
       break;
     case Tensor::state: {
       StateView const state = this->state(whole, slot);
@@ -182,7 +192,7 @@ std::vector<Region> PlanMemory::pieces(BlockId id, SlotId slot, BlockId whole) c
     }
     case Tensor::out: {
       Output const output = this->output(whole, slot);
-      append_pieces(output.out.rows_of(rows), found);
+      append_tensor(output.out.rows_of(rows), found);
       for (Index b = 0; b < output.out.batch; ++b) {
         append_lines(output.lse + b * output.lse_batch_stride, output.out.heads, output.lse_head_stride, rows,
                      found);

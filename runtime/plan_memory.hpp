@@ -28,9 +28,9 @@ class PlanMemory {
   /// Where the rows of an out block are written; its lse is null at rest if the caller wants none.
   [[nodiscard]] Output output(BlockId id, SlotId slot) const;
 
-  /// The block's bytes in wire order (q; k then v; m, l, O; out, lse), as few contiguous pieces as there are,
-  /// in a slot that is laid out as block `whole`.
-  [[nodiscard]] std::vector<Region> pieces(BlockId id, SlotId slot, BlockId whole) const;
+  /// The block's bytes in wire order (q; k then v; m, l, O; out, lse), as few rows as may be, in a slot that
+  /// is laid out as block `whole`.
+  [[nodiscard]] std::vector<StridedRegion> pieces(BlockId id, SlotId slot, BlockId whole) const;
 
   [[nodiscard]] std::uint64_t slots_bytes() const { return arena_->bytes(); }
   /// Keeps all that was allocated alive, also beyond this object.

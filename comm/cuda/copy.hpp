@@ -1,45 +1,43 @@
-// Scattered pieces of device memory, copied as few transfers.
+// Rows of device memory, copied as few transfers.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <vector>
 
-#include "../pieces.hpp"
 #include "../staging/copy_queue.hpp"
 #include "call.hpp"
+#include "plait/transport.hpp"
 
 namespace plait {
 
-/// `count` rows of `width` bytes, `pitch` apart, to (gather) or from (scatter) a contiguous buffer.
-inline void copy_rows(Copy direction, std::byte* rows, std::size_t pitch, std::size_t width,
-                      std::size_t count, std::byte* buffer, cudaStream_t stream) {
-  if (direction == Copy::gather) {
-    PLAIT_CHECK_CUDA(cudaMemcpy2DAsync(buffer, width, rows, pitch, width, count, cudaMemcpyDefault, stream));
-  } else {
-    PLAIT_CHECK_CUDA(cudaMemcpy2DAsync(rows, pitch, buffer, width, width, count, cudaMemcpyDefault, stream));
+/// Queues a copy of `rows` rows of `width` bytes, which lie so far apart.
+inline void copy_rows(std::byte const* from, std::size_t from_pitch, std::byte* into, std::size_t into_pitch,
+                      std::size_t width, std::size_t rows, cudaStream_t stream) {
+  constexpr std::size_t largest_pitch = std::size_t{1} << 30;  // devices take up to 2^31 − 1
+  if (rows > 1 && std::max(from_pitch, into_pitch) <= largest_pitch) {
+    PLAIT_CHECK_CUDA(
+        cudaMemcpy2DAsync(into, into_pitch, from, from_pitch, width, rows, cudaMemcpyDefault, stream));
+    return;
+  }
+  for (std::size_t row = 0; row < rows; ++row) {
+    PLAIT_CHECK_CUDA(
+        cudaMemcpyAsync(into + row * into_pitch, from + row * from_pitch, width, cudaMemcpyDefault, stream));
   }
 }
-inline void copy_piece(Copy direction, Region const& piece, std::byte* buffer, cudaStream_t stream) {
-  bool const gathers = direction == Copy::gather;
-  PLAIT_CHECK_CUDA(cudaMemcpyAsync(gathers ? buffer : piece.data, gathers ? piece.data : buffer, piece.bytes,
-                                   cudaMemcpyDefault, stream));
-}
 
-/// Copies the pieces to (gather) or from (scatter) one contiguous buffer, which may be host memory.
-inline void copy_pieces(Copy direction, std::vector<Region> const& pieces, std::byte* buffer,
+/// Queues copies of the rows' stream to (gather) or from (scatter) one contiguous buffer, which may be host
+/// memory.
+inline void copy_stream(Copy direction, std::vector<StridedRegion> const& stream_of, std::byte* buffer,
                         cudaStream_t stream) {
-  for (std::size_t first = 0; first < pieces.size();) {
-    std::size_t const count = run_length(pieces, first);
-    std::size_t const width = pieces[first].bytes;
-    if (count == 1) {
-      if (width > 0) copy_piece(direction, pieces[first], buffer, stream);
+  for (StridedRegion const& piece : stream_of) {
+    if (piece.bytes() == 0) continue;
+    if (direction == Copy::gather) {
+      copy_rows(piece.data, piece.pitch, buffer, piece.width, piece.width, piece.rows, stream);
     } else {
-      auto const pitch = static_cast<std::size_t>(pieces[first + 1].data - pieces[first].data);
-      copy_rows(direction, pieces[first].data, pitch, width, count, buffer, stream);
+      copy_rows(buffer, piece.width, piece.data, piece.pitch, piece.width, piece.rows, stream);
     }
-    buffer += width * count;
-    first += count;
+    buffer += piece.bytes();
   }
 }
 

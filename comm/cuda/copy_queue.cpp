@@ -26,8 +26,8 @@ class CudaCopies : public CopyQueue {
     copied_.record(copies_);
     copied_.make_wait(work_);
   }
-  void copy(Copy direction, std::vector<Region> const& pieces, std::byte* buffer) override {
-    copy_pieces(direction, pieces, buffer, copies_);
+  void copy(Copy direction, std::vector<StridedRegion> const& pieces, std::byte* buffer) override {
+    copy_stream(direction, pieces, buffer, copies_);
   }
   void set(std::size_t mark) override { marks_.at(mark).record(copies_); }
   void await(std::size_t mark) override { marks_.at(mark).synchronize(); }

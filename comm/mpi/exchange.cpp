@@ -33,28 +33,32 @@ void MessageStream::post(MPI_Comm communicator, std::size_t chunk_bytes, std::ve
   std::size_t begin = 0;
   do {
     std::size_t const length = std::min<std::size_t>(chunk_bytes, total_bytes_ - begin);
-    std::vector<Region> regions = cut(message_.pieces, begin, length);
-    if (begin == 0) regions.insert(regions.begin(), {reinterpret_cast<std::byte*>(&header_), sizeof header_});
+    std::vector<StridedRegion> pieces = cut(message_.pieces, begin, length);
+    if (begin == 0) pieces.insert(pieces.begin(), {reinterpret_cast<std::byte*>(&header_), sizeof header_});
     owners.emplace_back(this, chunk_sizes_.size());
     chunk_sizes_.push_back(length + (begin == 0 ? sizeof header_ : 0));
     ++open_chunks_;
-    post_chunk(communicator, regions, requests.emplace_back(MPI_REQUEST_NULL));
+    post_chunk(communicator, pieces, requests.emplace_back(MPI_REQUEST_NULL));
     begin += length;
   } while (begin < total_bytes_);
 }
 
-void MessageStream::post_chunk(MPI_Comm communicator, std::vector<Region> const& regions,
+void MessageStream::post_chunk(MPI_Comm communicator, std::vector<StridedRegion> const& pieces,
                                MPI_Request& request) const {
-  // Scattered pieces go as one message: a datatype of absolute addresses.
-  std::vector<int> lengths;
+  // Scattered rows go as one message: a datatype of absolute addresses.
+  std::vector<int> const ones(pieces.size(), 1);
   std::vector<MPI_Aint> addresses;
-  for (Region const& region : regions) {
-    lengths.push_back(static_cast<int>(region.bytes));
-    check_mpi(MPI_Get_address(region.data, &addresses.emplace_back()));
+  std::vector<MPI_Datatype> types;
+  for (StridedRegion const& piece : pieces) {
+    check_mpi(MPI_Get_address(piece.data, &addresses.emplace_back()));
+    check_mpi(MPI_Type_create_hvector(static_cast<int>(piece.rows), static_cast<int>(piece.width),
+                                      static_cast<MPI_Aint>(piece.pitch), MPI_BYTE,
+                                      &types.emplace_back(MPI_DATATYPE_NULL)));
   }
   MPI_Datatype type = MPI_DATATYPE_NULL;
-  check_mpi(MPI_Type_create_hindexed(static_cast<int>(lengths.size()), lengths.data(), addresses.data(),
-                                     MPI_BYTE, &type));
+  check_mpi(MPI_Type_create_struct(static_cast<int>(pieces.size()), ones.data(), addresses.data(),
+                                   types.data(), &type));
+  for (MPI_Datatype& part : types) check_mpi(MPI_Type_free(&part));
   check_mpi(MPI_Type_commit(&type));
   if (direction_ == Flight::Direction::send) {
     check_mpi(MPI_Isend(MPI_BOTTOM, 1, type, message_.peer, tag, communicator, &request));

@@ -112,13 +112,13 @@ class NcclTransport : public Transport {
   void move(Exchange const& exchange) {
     std::size_t packed = 0;
     for (auto const* messages : {&exchange.sends, &exchange.receives}) {
-      for (Message const& message : *messages) packed += message.pieces.size() > 1 ? message.bytes() : 0;
+      for (Message const& message : *messages) packed += message.contiguous() ? 0 : message.bytes();
     }
     std::byte* scratch = scratch_.at_least(packed);
     std::vector<Region> sent;
     for (Message const& message : exchange.sends) {
       sent.push_back(contiguous(message, scratch));
-      if (message.pieces.size() > 1) copy_pieces(Copy::gather, message.pieces, sent.back().data, stream_);
+      if (!message.contiguous()) copy_stream(Copy::gather, message.pieces, sent.back().data, stream_);
     }
     std::vector<Region> received;
     for (Message const& message : exchange.receives) received.push_back(contiguous(message, scratch));
@@ -128,15 +128,15 @@ class NcclTransport : public Transport {
       group(exchange, sent, received, first, last);
     }
     for (std::size_t i = 0; i < received.size(); ++i) {
-      auto const& pieces = exchange.receives[i].pieces;
-      if (pieces.size() > 1) copy_pieces(Copy::scatter, pieces, received[i].data, stream_);
+      Message const& message = exchange.receives[i];
+      if (!message.contiguous()) copy_stream(Copy::scatter, message.pieces, received[i].data, stream_);
     }
   }
 
   /// One block's memory: its only piece, or the next bytes of scratch.
   static Region contiguous(Message const& message, std::byte*& scratch) {
     if (message.pieces.empty()) return {};
-    if (message.pieces.size() == 1) return message.pieces.front();
+    if (message.contiguous()) return {message.pieces.front().data, message.bytes()};
     Region const region{scratch, message.bytes()};
     scratch += region.bytes;
     return region;

@@ -89,8 +89,8 @@ class Introduction {
   std::vector<std::byte> present() {
     links_ = std::make_unique<PeerLinks>(world_);
     std::size_t const bytes = links_->flag_bytes();
-    auto const shared = SharedAllocations().share(
-        {.data = links_->own_flags_.at_least(bytes), .width = bytes, .pitch = bytes, .rows = 1});
+    auto const shared =
+        SharedAllocations().share({.data = links_->own_flags_.at_least(bytes), .width = bytes});
     if (!shared) throw CommError("its device memory cannot be shared with other processes");
     std::vector<std::byte> card;
     append(std::span(&*shared, 1), card);
@@ -102,7 +102,7 @@ class Introduction {
   void greet(std::vector<std::vector<std::byte>> const& cards) {
     std::vector<std::string> mailboxes;
     for (auto const& card : cards) {
-      SharedRun shared{};
+      SharedRows shared{};
       std::memcpy(&shared, card.data(), sizeof shared);
       mailboxes.emplace_back(text(std::span(card).subspan(sizeof shared)));
       links_->flags_.push_back(reinterpret_cast<std::uint64_t*>(links_->opened_.open(shared).data));

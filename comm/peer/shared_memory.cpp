@@ -52,7 +52,7 @@ class Mappings {
     return mappings;
   }
 
-  std::byte* take(SharedRun const& shared) {
+  std::byte* take(SharedRows const& shared) {
     std::lock_guard const lock(mutex_);
     auto found = at_.find(shared.allocation);
     if (found == at_.end()) {
@@ -82,8 +82,8 @@ class Mappings {
 
 }  // namespace
 
-std::optional<SharedRun> SharedAllocations::share(RowRun const& run) {
-  Allocation const allocation = allocation_of(run.data);
+std::optional<SharedRows> SharedAllocations::share(StridedRegion const& rows) {
+  Allocation const allocation = allocation_of(rows.data);
   if (allocation.can_be_shared == 0 || allocation.bytes < Scratch::page_bytes) return std::nullopt;
   AllocationId const id{process_number(), allocation.id};
   auto found = handles_.find(id);
@@ -94,28 +94,28 @@ std::optional<SharedRun> SharedAllocations::share(RowRun const& run) {
     PLAIT_CHECK_CUDA(cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(allocation.begin)));
     found = handles_.emplace(id, handle).first;
   }
-  auto const address = reinterpret_cast<std::uint64_t>(run.data);
-  return SharedRun{.handle = found->second,
-                   .allocation = id,
-                   .offset = address - allocation.begin,
-                   .address = address,
-                   .width = run.width,
-                   .pitch = run.pitch,
-                   .rows = run.rows};
+  auto const address = reinterpret_cast<std::uint64_t>(rows.data);
+  return SharedRows{.handle = found->second,
+                    .allocation = id,
+                    .offset = address - allocation.begin,
+                    .address = address,
+                    .width = rows.width,
+                    .pitch = rows.pitch,
+                    .rows = rows.rows};
 }
 
-RowRun OpenedMemory::open(SharedRun const& shared) {
-  RowRun run{.data = reinterpret_cast<std::byte*>(shared.address),
-             .width = shared.width,
-             .pitch = shared.pitch,
-             .rows = shared.rows};
-  if (shared.allocation.process == process_number()) return run;
+StridedRegion OpenedMemory::open(SharedRows const& shared) {
+  StridedRegion rows{.data = reinterpret_cast<std::byte*>(shared.address),
+                     .width = shared.width,
+                     .pitch = shared.pitch,
+                     .rows = shared.rows};
+  if (shared.allocation.process == process_number()) return rows;
   auto found = at_.find(shared.allocation);
   if (found == at_.end()) {
     found = at_.emplace(shared.allocation, Mappings::of_this_process().take(shared)).first;
   }
-  run.data = found->second + shared.offset;
-  return run;
+  rows.data = found->second + shared.offset;
+  return rows;
 }
 
 void OpenedMemory::close() {

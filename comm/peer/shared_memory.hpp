@@ -8,7 +8,7 @@
 #include <map>
 #include <optional>
 
-#include "runs.hpp"
+#include "plait/transport.hpp"
 
 namespace plait {
 
@@ -20,8 +20,8 @@ struct AllocationId {
   auto operator<=>(AllocationId const&) const = default;
 };
 
-/// A run of one process's device memory, as another one may open it.
-struct SharedRun {
+/// Rows of one process's device memory, as another one may open them.
+struct SharedRows {
   cudaIpcMemHandle_t handle;  ///< of the allocation that it lies in
   AllocationId allocation;
   std::uint64_t offset = 0;   ///< in bytes, of its data in there
@@ -34,10 +34,11 @@ struct SharedRun {
 /// This process's device memory, for others.
 class SharedAllocations {
  public:
-  /// The run for others; nothing where its memory cannot be shared: of virtual memory management, of a pool,
-  /// or of an allocation so small that it shares its page with others, which one process can map once only.
+  /// The rows for others; nothing where their memory cannot be shared: of virtual memory management, of a
+  /// pool, or of an allocation so small that it shares its page with others, which one process can map once
+  /// only.
   /// @throws CommError if it is not device memory
-  [[nodiscard]] std::optional<SharedRun> share(RowRun const& run);
+  [[nodiscard]] std::optional<SharedRows> share(StridedRegion const& rows);
 
  private:
   std::map<AllocationId, cudaIpcMemHandle_t>
@@ -53,8 +54,8 @@ class OpenedMemory {
   OpenedMemory(OpenedMemory const&) = delete;
   OpenedMemory& operator=(OpenedMemory const&) = delete;
 
-  /// The run in this process's addresses. @throws CommError if this GPU cannot reach it
-  [[nodiscard]] RowRun open(SharedRun const& shared);
+  /// The rows in this process's addresses. @throws CommError if this GPU cannot reach it
+  [[nodiscard]] StridedRegion open(SharedRows const& shared);
   /// Allocations that are mapped.
   [[nodiscard]] std::size_t size() const { return at_.size(); }
   /// Maps none from now on. No copy may be under way.

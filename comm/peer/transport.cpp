@@ -16,14 +16,15 @@
 #include "../mpi/peer_wait.hpp"
 #include "introduction.hpp"
 #include "plait/comm_error.hpp"
+#include "row_copies.hpp"
 #include "shared_memory.hpp"
 #include "stream_flags.hpp"
 
 namespace plait {
 namespace {
 
-/// Runs of a message that its sender is told of; one that is cut more finely arrives in scratch memory.
-constexpr std::size_t most_runs = 16;
+/// Pieces of a message that its sender is told of; one that is cut more finely arrives in scratch memory.
+constexpr std::size_t most_pieces = 16;
 /// Allocations of others that stay mapped; then all are let go, for their owners may have freed them.
 constexpr std::size_t most_allocations = 64;
 /// How long the start of an exchange waits for notes: copies that are queued before the round's folds are not
@@ -35,9 +36,9 @@ struct Destination {
   std::uint64_t round = 0;
   std::uint64_t block = 0;
   std::uint64_t bytes = 0;
-  std::uint64_t runs = 0;  ///< that follow
+  std::uint64_t pieces = 0;  ///< that follow
 };
-static_assert(sizeof(Destination) + most_runs * sizeof(SharedRun) <= Mailboxes::most_note_bytes);
+static_assert(sizeof(Destination) + most_pieces * sizeof(SharedRows) <= Mailboxes::most_note_bytes);
 
 /// Ranks that the messages go to or come from, each once, in the order of the messages; not `self`.
 std::vector<int> peers(std::vector<Message> const& messages, int self) {
@@ -146,7 +147,8 @@ class PeerCopies : public Transport {
     computed_.make_wait(stream_);
     exchanges_.begin(exchange_, std::move(keep_alive));
     tell_destinations();
-    for (int const sender : peers(exchange_.receives, world_.rank())) {
+    senders_ = peers(exchange_.receives, world_.rank());
+    for (int const sender : senders_) {
       flags_.write(links_->ready({world_.rank(), sender}), ++at(ready_.written, sender));
     }
     flags_.queue();
@@ -173,27 +175,27 @@ class PeerCopies : public Transport {
           {receiver});
       send_next();
     }
-    for (int const sender : peers(exchange_.receives, world_.rank())) {
+    for (int const sender : senders_) {
       flags_.await(links_->sent({sender, world_.rank()}), ++at(sent_.awaited, sender));
     }
     flags_.queue();
     for (auto const& [message, arrived] : scattered_) {
-      copy_pieces(Copy::scatter, exchange_.receives[message].pieces, arrived, stream_);
+      copy_stream(Copy::scatter, exchange_.receives[message].pieces, arrived, stream_);
     }
     for (Message const& message : exchange_.receives) at(traffic_.received, message.peer) += message.bytes();
     exchanges_.end();
     exchanges_.lead(compute_);
-    wait_until([this] { return links_->mail.send_waiting(); }, peers(exchange_.receives, world_.rank()));
+    wait_until([this] { return links_->mail.send_waiting(); }, senders_);
     exchanges_.await(QueuedExchanges::most_outstanding);
   }
 
   /// For each message received, a note of where this rank wants it; scratch memory where others cannot be
   /// told.
   void tell_destinations() {
-    std::vector<std::optional<std::vector<SharedRun>>> destinations;
+    std::vector<std::optional<std::vector<SharedRows>>> destinations;
     std::size_t scratch_bytes = 0;
     for (Message const& message : exchange_.receives) {
-      destinations.push_back(shared(runs_of(message.pieces)));
+      destinations.push_back(shared(message.pieces));
       if (!destinations.back()) scratch_bytes += aligned(message.bytes());
     }
     scattered_.clear();
@@ -201,7 +203,7 @@ class PeerCopies : public Transport {
     for (std::size_t i = 0; i < destinations.size(); ++i) {
       std::size_t const bytes = exchange_.receives[i].bytes();
       if (!destinations[i]) {
-        destinations[i] = shared({{.data = scratch, .width = bytes, .pitch = bytes, .rows = 1}});
+        destinations[i] = shared({{.data = scratch, .width = bytes}});
         scattered_.emplace_back(i, scratch);
         scratch += aligned(bytes);
       }
@@ -211,23 +213,24 @@ class PeerCopies : public Transport {
       tell(exchange_.receives[i], *destinations[i]);
     }
   }
-  std::optional<std::vector<SharedRun>> shared(std::vector<RowRun> const& runs) {
-    if (runs.size() > most_runs) return std::nullopt;
-    std::vector<SharedRun> all;
-    for (RowRun const& run : runs) {
-      auto const one = own_memory_.share(run);
-      if (!one) return std::nullopt;
+  std::optional<std::vector<SharedRows>> shared(std::vector<StridedRegion> const& pieces) {
+    std::vector<SharedRows> all;
+    for (StridedRegion const& piece : pieces) {
+      if (piece.bytes() == 0) continue;
+      auto const one = own_memory_.share(piece);
+      if (!one || all.size() == most_pieces) return std::nullopt;
       all.push_back(*one);
     }
     return all;
   }
-  void tell(Message const& message, std::vector<SharedRun> const& runs) {
+  void tell(Message const& message, std::vector<SharedRows> const& pieces) {
     Destination const destination{
-        .round = exchange_.round, .block = message.block, .bytes = message.bytes(), .runs = runs.size()};
-    std::size_t const bytes = sizeof destination + runs.size() * sizeof(SharedRun);
+        .round = exchange_.round, .block = message.block, .bytes = message.bytes(), .pieces = pieces.size()};
+    std::size_t const bytes = sizeof destination + pieces.size() * sizeof(SharedRows);
     std::byte note[Mailboxes::most_note_bytes];
     std::memcpy(note, &destination, sizeof destination);
-    if (!runs.empty()) std::memcpy(note + sizeof destination, runs.data(), runs.size() * sizeof(SharedRun));
+    if (!pieces.empty())
+      std::memcpy(note + sizeof destination, pieces.data(), pieces.size() * sizeof(SharedRows));
     links_->mail.post(message.peer, {note, bytes});
   }
   static std::size_t aligned(std::size_t bytes) {
@@ -258,9 +261,9 @@ class PeerCopies : public Transport {
     if (first && leaves) {
       flags_.await(links_->ready({message.peer, world_.rank()}), ++at(ready_.awaited, message.peer));
     }
-    for (RowCopy const& copy : copies_between(runs_of(message.pieces), destination_of(message))) {
+    for (RowCopy const& copy : copies_between(message.pieces, destination_of(message))) {
       flags_.queue();
-      queue(copy);
+      copy_rows(copy.from, copy.from_pitch, copy.into, copy.into_pitch, copy.width, copy.rows, stream_);
     }
     if (last && leaves) {
       flags_.write(links_->sent({world_.rank(), message.peer}), ++at(sent_.written, message.peer));
@@ -269,7 +272,7 @@ class PeerCopies : public Transport {
   }
 
   /// Where its receiver wants it, by `note_`.
-  std::vector<RowRun> destination_of(Message const& message) {
+  std::vector<StridedRegion> destination_of(Message const& message) {
     Destination told;
     std::memcpy(&told, note_.data(), sizeof told);
     if (told.round != exchange_.round || told.block != message.block || told.bytes != message.bytes()) {
@@ -278,22 +281,13 @@ class PeerCopies : public Transport {
           exchanges_.where(), exchanges_.block_name(message.block), message.bytes(),
           world_.describe(message.peer), told.bytes, exchanges_.block_name(told.block), told.round));
     }
-    std::vector<RowRun> into;
-    for (std::size_t i = 0; i < told.runs; ++i) {
-      SharedRun run{};
-      std::memcpy(&run, note_.data() + sizeof told + i * sizeof run, sizeof run);
-      into.push_back(memory_.open(run));
+    std::vector<StridedRegion> into;
+    for (std::size_t i = 0; i < told.pieces; ++i) {
+      SharedRows rows{};
+      std::memcpy(&rows, note_.data() + sizeof told + i * sizeof rows, sizeof rows);
+      into.push_back(memory_.open(rows));
     }
     return into;
-  }
-
-  void queue(RowCopy const& copy) {
-    if (copy.rows == 1) {  // a row may be longer than a pitch may be
-      PLAIT_CHECK_CUDA(cudaMemcpyAsync(copy.into, copy.from, copy.width, cudaMemcpyDefault, stream_));
-      return;
-    }
-    PLAIT_CHECK_CUDA(cudaMemcpy2DAsync(copy.into, copy.into_pitch, copy.from, copy.from_pitch, copy.width,
-                                       copy.rows, cudaMemcpyDefault, stream_));
   }
 
   /// @throws PeerLost if the ranks that it depends on must be given up
@@ -317,6 +311,7 @@ class PeerCopies : public Transport {
   Numbers sent_;
   QueuedExchanges exchanges_;
   Exchange exchange_;                  ///< the latest
+  std::vector<int> senders_;           ///< of its receives
   std::vector<Message const*> sends_;  ///< its sends, in the order of their copies
   std::size_t next_send_ = 0;
   std::vector<std::pair<std::size_t, std::byte*>> scattered_;  ///< its messages that arrive in scratch memory

@@ -25,8 +25,8 @@ class CopyQueue {
   /// The device's work queued from now on follows the copies queued so far.
   virtual void lead_work() = 0;
 
-  /// Queues copies of the pieces' stream to (gather) or from (scatter) a contiguous buffer.
-  virtual void copy(Copy direction, std::vector<Region> const& pieces, std::byte* buffer) = 0;
+  /// Queues copies of the rows' stream to (gather) or from (scatter) a contiguous buffer.
+  virtual void copy(Copy direction, std::vector<StridedRegion> const& pieces, std::byte* buffer) = 0;
 
   /// Marks the copies queued so far, in place of those that the mark stood for. @param mark  0 or 1
   virtual void set(std::size_t mark) = 0;

@@ -54,6 +54,46 @@ TEST(MpiTransport, RingOfAllSizes) {
   }
 }
 
+/// Rows with gaps go as a stream of bytes, in chunks that end anywhere, and arrive as rows, or in pieces.
+TEST(MpiTransport, RowsWithGaps) {
+  World world(MPI_COMM_WORLD);
+  std::mt19937 random(static_cast<unsigned>(world.rank()) + 1);
+  constexpr std::size_t row_bytes = 24;
+  constexpr std::size_t rows = 50;
+  int const from = neighbour(world, -1);
+  Bytes const expected = [&] {
+    Bytes const memory = filled(static_cast<std::uint64_t>(from), 2 * rows * row_bytes);
+    Bytes stream;
+    for (std::size_t row = 0; row < rows; ++row) {
+      auto const begin = memory.begin() + static_cast<std::ptrdiff_t>(2 * row * row_bytes);
+      stream.insert(stream.end(), begin, begin + row_bytes);
+    }
+    return stream;
+  }();
+  for (std::size_t const chunk : {std::size_t{100}, default_chunk_bytes}) {
+    for (bool const into_rows : {false, true}) {
+      auto const transport = make_mpi_transport(world, chunk);
+      Bytes out = filled(static_cast<std::uint64_t>(world.rank()), 2 * rows * row_bytes);
+      Bytes in(2 * rows * row_bytes, std::byte{0x11});
+      auto const pieces = into_rows ? std::vector{rows_of({in.data(), in.size()}, row_bytes)}
+                                    : random_cut({in.data(), rows * row_bytes}, random);
+      transport->start({.round = 0,
+                        .sends = {{neighbour(world, 1), 7, {rows_of({out.data(), out.size()}, row_bytes)}}},
+                        .receives = {{from, 7, pieces}}},
+                       nullptr);
+      transport->finish();
+      Bytes arrived;
+      Bytes untouched = in;
+      for (Region const& region : regions_of(pieces)) {
+        arrived.insert(arrived.end(), region.data, region.data + region.bytes);
+        std::fill_n(untouched.begin() + (region.data - in.data()), region.bytes, std::byte{0x11});
+      }
+      EXPECT_EQ(arrived, expected) << "chunks of " << chunk;
+      EXPECT_EQ(untouched, Bytes(in.size(), std::byte{0x11})) << "chunks of " << chunk;
+    }
+  }
+}
+
 TEST(MpiTransport, RandomExchanges) {
   World world(MPI_COMM_WORLD);
   auto const transport = make_mpi_transport(world, 1000);

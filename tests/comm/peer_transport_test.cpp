@@ -83,8 +83,8 @@ TEST(PeerTransport, RingOfAllSizesAndLayouts) {
       // It is sent after the work that makes it. Sent as one piece or cut; received in one, in rows with
       // gaps, or in pieces.
       Region const whole{in.region().data, size};
-      std::vector<Region> pieces{whole};
-      if (layout == 1 && size % 64 == 0) pieces = rows_of(in.region(), 64);
+      std::vector<StridedRegion> pieces{{whole.data, whole.bytes}};
+      if (layout == 1 && size % 64 == 0) pieces = {rows_of(in.region(), 64)};
       if (layout == 2) pieces = random_cut(whole, random);
       PLAIT_CHECK_CUDA(cudaMemcpyAsync(out.region().data, computed.region().data, size,
                                        cudaMemcpyDeviceToDevice, *ranks.compute));
@@ -98,7 +98,7 @@ TEST(PeerTransport, RingOfAllSizesAndLayouts) {
       Bytes expected(2 * size, std::byte{0x11});
       Bytes const message = filled(static_cast<std::uint64_t>(from) + size, size);
       std::size_t at = 0;
-      for (Region const& piece : pieces) {
+      for (Region const& piece : regions_of(pieces)) {
         std::copy_n(message.begin() + static_cast<std::ptrdiff_t>(at), piece.bytes,
                     expected.begin() + (piece.data - in.region().data));
         at += piece.bytes;

@@ -46,10 +46,10 @@ class TestCopies : public CopyQueue {
   }
   void follow_work() override { ++watch_.followed; }
   void lead_work() override { led_ = queued_; }
-  void copy(Copy direction, std::vector<Region> const& pieces, std::byte* buffer) override {
+  void copy(Copy direction, std::vector<StridedRegion> const& pieces, std::byte* buffer) override {
     queue_.emplace_back([=] {
       std::byte* at = buffer;
-      for (Region const& piece : pieces) {
+      for (Region const& piece : test::regions_of(pieces)) {
         bool const gathers = direction == Copy::gather;
         if (piece.bytes > 0) std::memcpy(gathers ? at : piece.data, gathers ? piece.data : at, piece.bytes);
         at += piece.bytes;

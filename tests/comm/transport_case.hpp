@@ -24,8 +24,8 @@ inline Bytes filled(std::uint64_t block, std::size_t size) {
 }
 
 /// The memory cut at random places, some pieces empty.
-inline std::vector<Region> random_cut(Region memory, std::mt19937& random) {
-  std::vector<Region> pieces;
+inline std::vector<StridedRegion> random_cut(Region memory, std::mt19937& random) {
+  std::vector<StridedRegion> pieces;
   std::size_t at = 0;
   while (at < memory.bytes && pieces.size() <= 20) {
     std::size_t const size = std::uniform_int_distribution<std::size_t>(0, memory.bytes - at)(random);
@@ -37,12 +37,17 @@ inline std::vector<Region> random_cut(Region memory, std::mt19937& random) {
 }
 
 /// Rows of a tensor's heads: pieces of one size, one distance apart, with as much again between them.
-inline std::vector<Region> rows_of(Region memory, std::size_t row_bytes) {
-  std::vector<Region> pieces;
-  for (std::size_t at = 0; at + row_bytes <= memory.bytes; at += 2 * row_bytes) {
-    pieces.push_back({memory.data + at, row_bytes});
+inline StridedRegion rows_of(Region memory, std::size_t row_bytes) {
+  return {memory.data, row_bytes, 2 * row_bytes, memory.bytes / (2 * row_bytes)};
+}
+
+/// Each row as a piece of its own, in the order in which they are sent.
+inline std::vector<Region> regions_of(std::vector<StridedRegion> const& pieces) {
+  std::vector<Region> regions;
+  for (StridedRegion const& piece : pieces) {
+    for (std::size_t row = 0; row < piece.rows; ++row) regions.push_back({piece.row(row), piece.width});
   }
-  return pieces;
+  return regions;
 }
 
 inline int neighbour(World const& world, int distance) {

@@ -12,26 +12,39 @@
 
 namespace plait {
 
-/// A contiguous piece of memory. A message's pieces with the same `tensor` lie in one allocation: a GPU's
-/// copy may take several of them at once, which it may not across allocations.
+/// A contiguous piece of memory.
 struct Region {
   std::byte* data = nullptr;
   std::size_t bytes = 0;
-  int tensor = 0;
 };
 
-/// One block on its way to or from a peer. The pieces are sent in order as one byte stream; sender and
-/// receiver may cut the same number of bytes into different pieces. 0 bytes are allowed and still move a
-/// header.
+/// Rows of one allocation, as some heads of a tensor's tokens are: `rows` pieces of `width` bytes whose
+/// beginnings lie `pitch` apart. One row is a contiguous piece, and has no pitch.
+struct StridedRegion {
+  std::byte* data = nullptr;
+  std::size_t width = 0;
+  std::size_t pitch = 0;
+  std::size_t rows = 1;
+
+  [[nodiscard]] std::size_t bytes() const { return width * rows; }
+  [[nodiscard]] std::byte* row(std::size_t index) const { return data + index * pitch; }
+};
+
+/// One block on its way to or from a peer. Its rows are sent in order as one byte stream; sender and receiver
+/// may cut the same number of bytes into different rows. 0 bytes are allowed and still move a header.
 struct Message {
   int peer = 0;
   std::uint64_t block = 0;  ///< the same number on both sides; checked on arrival
-  std::vector<Region> pieces;
+  std::vector<StridedRegion> pieces;
 
   [[nodiscard]] std::size_t bytes() const {
     std::size_t sum = 0;
-    for (Region const& piece : pieces) sum += piece.bytes;
+    for (StridedRegion const& piece : pieces) sum += piece.bytes();
     return sum;
+  }
+  /// Whether its bytes lie in one piece, pieces[0], or there are none.
+  [[nodiscard]] bool contiguous() const {
+    return pieces.empty() || (pieces.size() == 1 && pieces.front().rows == 1);
   }
 };
 
