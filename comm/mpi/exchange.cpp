@@ -192,10 +192,8 @@ void ExchangeOperation::give_up_on_lost() {
       open += fmt::format("{}{}", open.empty() ? "" : "; ", stream.describe(naming_));
     }
   }
-  throw PeerLost(
-      fmt::format("{}: {} {} for {:.1f} s, while {}", where(), naming_.peer(lost->peer),
-                  lost->answers ? "is alive but has not moved its part" : "has given no sign of life",
-                  lost->silent_seconds, open));
+  throw PeerLost(fmt::format("{}: {} {}, while {}", where(), naming_.peer(lost->peer),
+                             lost->describe("moved its part"), open));
 }
 
 std::vector<Flight> ExchangeOperation::flights() const {

@@ -55,7 +55,8 @@ class MessageStream {
  private:
   /// Bytes of chunk `index`, the header's included.
   [[nodiscard]] std::size_t chunk_size(std::size_t index) const { return chunk_sizes_[index]; }
-  void post_chunk(MPI_Comm communicator, std::vector<StridedRegion> const& pieces, MPI_Request& request) const;
+  void post_chunk(MPI_Comm communicator, std::vector<StridedRegion> const& pieces,
+                  MPI_Request& request) const;
 
   Message message_;
   MessageHeader header_;

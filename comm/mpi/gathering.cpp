@@ -122,9 +122,7 @@ bool Gathering::sends_are_done() {
 void Gathering::give_up_on_lost() {
   auto const lost = patience_.lost(missing_);
   if (!lost) return;
-  throw PeerLost(fmt::format("{}: {} {} for {:.1f} s", what_, describe_peer_(lost->peer),
-                             lost->answers ? "is alive but has not taken part" : "has given no sign of life",
-                             lost->silent_seconds));
+  throw PeerLost(fmt::format("{}: {} {}", what_, describe_peer_(lost->peer), lost->describe("taken part")));
 }
 
 }  // namespace plait

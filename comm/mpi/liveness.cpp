@@ -1,5 +1,7 @@
 #include "liveness.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "call.hpp"
@@ -69,6 +71,11 @@ void Liveness::ask(int peer) {
   if (now - asked < timeout_ / 8) return;
   asked = now;
   send(peer, question_tag);
+}
+
+std::string Patience::Lost::describe(std::string_view part) const {
+  if (!answers) return fmt::format("has given no sign of life for {:.1f} s", silent_seconds);
+  return fmt::format("is alive but has not {} for {:.1f} s", part, silent_seconds);
 }
 
 std::optional<Patience::Lost> Patience::lost(std::span<int const> peers) {

@@ -7,6 +7,8 @@
 #include <exception>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "plait/world.hpp"
@@ -65,6 +67,10 @@ class Patience {
     int peer = 0;
     double silent_seconds = 0.0;
     bool answers = false;  ///< it is alive, but does not do its part
+
+    /// "has given no sign of life for 3.0 s", or "is alive but has not … for 30.0 s".
+    /// @param part  what it should have done: "moved its part"
+    [[nodiscard]] std::string describe(std::string_view part) const;
   };
 
   /// The wait got further.

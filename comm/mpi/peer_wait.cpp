@@ -33,17 +33,17 @@ class PeerWait::Questions : public Operation {
     if (over_) return Status::done;
     auto const lost = patience_.lost(peers_);
     if (!lost) return Status::idle;
-    throw PeerLost(fmt::format("{}: {} for {:.1f} s, while {}", waiting_, who_is_lost(*lost),
-                               lost->silent_seconds, meanwhile_));
+    throw PeerLost(fmt::format("{}: {}, while {}", waiting_, who_is_lost(*lost), meanwhile_));
   }
   void end() { over_ = true; }
 
  private:
   [[nodiscard]] std::string who_is_lost(Patience::Lost const& lost) const {
-    if (!lost.answers) return world_.describe(lost.peer) + " has given no sign of life";
-    if (peers_.size() == 1) return world_.describe(lost.peer) + " is alive but has not moved its part";
-    return fmt::format("ranks {} are alive but not all of them have moved their part",
-                       fmt::join(peers_, ", "));
+    if (!lost.answers || peers_.size() == 1) {
+      return fmt::format("{} {}", world_.describe(lost.peer), lost.describe("moved its part"));
+    }
+    return fmt::format("ranks {} are alive but not all of them have moved their part for {:.1f} s",
+                       fmt::join(peers_, ", "), lost.silent_seconds);
   }
 
   World const& world_;

@@ -84,12 +84,14 @@ void Reduction::give_up_on_lost() {
   std::erase(others, thread_.rank());
   auto const lost = patience_.lost(others);
   if (!lost) return;
-  throw PeerLost(fmt::format("{}, round {}: {} {} for {:.1f} s, while {}", naming_.peer(thread_.rank()),
-                             work_.round,
-                             lost->answers ? "not every rank has taken part, or MPI has not moved its part,"
-                                           : naming_.peer(lost->peer),
-                             lost->answers ? "though all are alive," : "has given no sign of life",
-                             lost->silent_seconds, work_.what));
+  std::string const who =
+      lost->answers ? fmt::format(
+                          "all are alive, but not every rank has taken part, or MPI has not moved its part, "
+                          "for {:.1f} s",
+                          lost->silent_seconds)
+                    : fmt::format("{} {}", naming_.peer(lost->peer), lost->describe("taken part"));
+  throw PeerLost(
+      fmt::format("{}, round {}: {}, while {}", naming_.peer(thread_.rank()), work_.round, who, work_.what));
 }
 
 void Reduction::add_traffic(Traffic& traffic) const {

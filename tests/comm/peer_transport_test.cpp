@@ -83,7 +83,7 @@ TEST(PeerTransport, RingOfAllSizesAndLayouts) {
       // It is sent after the work that makes it. Sent as one piece or cut; received in one, in rows with
       // gaps, or in pieces.
       Region const whole{in.region().data, size};
-      std::vector<StridedRegion> pieces{{whole.data, whole.bytes}};
+      std::vector pieces{one_piece(whole)};
       if (layout == 1 && size % 64 == 0) pieces = {rows_of(in.region(), 64)};
       if (layout == 2) pieces = random_cut(whole, random);
       PLAIT_CHECK_CUDA(cudaMemcpyAsync(out.region().data, computed.region().data, size,
@@ -126,8 +126,8 @@ TEST(PeerTransport, RoundsFollowEachOtherOnStreams) {
     Region const out = slots[round % 2].region();
     Region const in = slots[(round + 1) % 2].region();
     ranks.transport->start({.round = static_cast<std::uint64_t>(round),
-                            .sends = {{neighbour(ranks.world, 1), 1, {out}}},
-                            .receives = {{neighbour(ranks.world, -1), 1, {in}}}},
+                            .sends = {{neighbour(ranks.world, 1), 1, {one_piece(out)}}},
+                            .receives = {{neighbour(ranks.world, -1), 1, {one_piece(in)}}}},
                            nullptr);
     ranks.transport->finish();
     PLAIT_CHECK_CUDA(
@@ -180,8 +180,8 @@ TEST(PeerTransport, MemoryMayChangeFromRoundToRound) {
     OnDevice const out(filled(round + static_cast<std::uint64_t>(ranks.world.rank()), size));
     OnDevice const in{Bytes(size)};
     ranks.transport->start({.round = round,
-                            .sends = {{neighbour(ranks.world, 1), round, {out.region()}}},
-                            .receives = {{from, round, {in.region()}}}},
+                            .sends = {{neighbour(ranks.world, 1), round, {one_piece(out.region())}}},
+                            .receives = {{from, round, {one_piece(in.region())}}}},
                            nullptr);
     ranks.transport->finish();
     ranks.transport->complete("a test");
@@ -206,8 +206,8 @@ TEST(PeerTransport, ManyAllocationsAreNotWaitedFor) {
     }
     std::this_thread::sleep_for(late ? 2ms : 0ms);
     ranks.transport->start({.round = round,
-                            .sends = {{neighbour(ranks.world, 1), round, {out.region()}}},
-                            .receives = {{from, round, {memory[round].region()}}}},
+                            .sends = {{neighbour(ranks.world, 1), round, {one_piece(out.region())}}},
+                            .receives = {{from, round, {one_piece(memory[round].region())}}}},
                            nullptr);
     ranks.transport->finish();
   }
@@ -231,7 +231,7 @@ TEST(PeerTransport, SeveralTransportsReceiveIntoOneAllocation) {
       OnDevice const& sent =
           out.emplace_back(filled(block + static_cast<std::uint64_t>(ranks.world.rank()), half));
       transport.start({.round = round,
-                       .sends = {{neighbour(ranks.world, 1), block, {sent.region()}}},
+                       .sends = {{neighbour(ranks.world, 1), block, {one_piece(sent.region())}}},
                        .receives = {{from, block, {{in.region().data + which * half, half}}}}},
                       nullptr);
       transport.finish();
@@ -269,8 +269,10 @@ TEST(PeerTransport, WrongLengthsAreNamed) {
   OnDevice const out(filled(4, 50));
   OnDevice const in{Bytes(60)};
   try {
-    ranks.transport->start(
-        {.round = 3, .sends = {{0, 4, {out.region()}}}, .receives = {{0, 4, {in.region()}}}}, nullptr);
+    ranks.transport->start({.round = 3,
+                            .sends = {{0, 4, {one_piece(out.region())}}},
+                            .receives = {{0, 4, {one_piece(in.region())}}}},
+                           nullptr);
     ranks.transport->finish();
     ADD_FAILURE() << "nothing was thrown";
   } catch (CommError const& error) {
@@ -287,7 +289,8 @@ TEST(PeerTransport, AReceiverThatTakesNoPartIsNamed) {
   if (ranks.world.size() == 1) GTEST_SKIP() << "needs two ranks";
   if (ranks.world.rank() == 0) {
     OnDevice const out{Bytes(250)};
-    ranks.transport->start({.round = 7, .sends = {{1, 12, {out.region()}}}, .receives = {}}, nullptr);
+    ranks.transport->start({.round = 7, .sends = {{1, 12, {one_piece(out.region())}}}, .receives = {}},
+                           nullptr);
     try {
       ranks.transport->finish();
       ADD_FAILURE() << "nothing was thrown";
@@ -314,7 +317,8 @@ TEST(PeerTransport, APeerThatTakesNoPartIsNamed) {
   if (ranks.world.size() == 1) GTEST_SKIP() << "needs two ranks";
   if (ranks.world.rank() == 0) {
     OnDevice const in{Bytes(250)};
-    ranks.transport->start({.round = 7, .sends = {}, .receives = {{1, 12, {in.region()}}}}, nullptr);
+    ranks.transport->start({.round = 7, .sends = {}, .receives = {{1, 12, {one_piece(in.region())}}}},
+                           nullptr);
     try {
       ranks.transport->finish();
       ranks.transport->complete("a test");

@@ -23,6 +23,10 @@ inline Bytes filled(std::uint64_t block, std::size_t size) {
   return bytes;
 }
 
+inline StridedRegion one_piece(Region memory) {
+  return {memory.data, memory.bytes};
+}
+
 /// The memory cut at random places, some pieces empty.
 inline std::vector<StridedRegion> random_cut(Region memory, std::mt19937& random) {
   std::vector<StridedRegion> pieces;
