@@ -63,9 +63,10 @@ struct Attention::Impl {
     bool const reduces = std::ranges::any_of(
         plan.programs, [](Program const& program) { return !program.reductions.empty(); });
     if (!reduces || options.device == DeviceKind::cpu) return;
-    throw InvalidProblem(fmt::format(
-        "strategy '{}' reduces states in MPI, which works between CPU ranks; on GPUs tree:log and tree:direct do",
-        plan.strategy));
+    throw InvalidProblem(
+        fmt::format("strategy '{}' reduces states in MPI, which works between CPU ranks; on GPUs tree:log "
+                    "and tree:direct do",
+                    plan.strategy));
   }
 
   void require_tensors(LocalTensors const& tensors) const {
@@ -83,8 +84,9 @@ struct Attention::Impl {
     Traffic const now = transport->traffic();
     std::vector<std::uint64_t> const planned = sent_per_peer(plan, world.rank());
     for (std::size_t peer = 0; peer < planned.size(); ++peer) {
-      report.sent.push_back(now.sent[peer] - before.sent[peer]);
-      report.received.push_back(now.received[peer] - before.received[peer]);
+      bool const copied = static_cast<int>(peer) == world.rank();  // to itself: it went nowhere
+      report.sent.push_back(copied ? 0 : now.sent[peer] - before.sent[peer]);
+      report.received.push_back(copied ? 0 : now.received[peer] - before.received[peer]);
       if (report.sent[peer] != planned[peer]) {
         throw CommError(fmt::format("rank {} moved {} bytes to rank {}, its plan says {}", world.rank(),
                                     report.sent[peer], peer, planned[peer]));

@@ -14,10 +14,11 @@ namespace {
 /// give back within 8%: 103 ms alone, 57 to 61 ms on two. An H200 is the same chip at the same clocks, with
 /// faster memory. A launch with its first loads takes 10 µs and more (kernel-log.md). Memory is taken at the
 /// share of its nominal rate that copies, merges and finishes reach on the H100, 3.0 of 3.35 TB/s. NVLink:
-/// exchanges by copy engines between four H100s, 392 to 420 GB/s each way of 450, an empty one 13 to 17 µs, one
-/// with data 30 µs and 9 µs more for each further message; and what makes the times of 44 plans, measured on
-/// one, two and four of them, nearest to these numbers' (bench/results/four-gpus.md). Between nodes: 400 Gb/s
-/// InfiniBand per GPU at 96% of nominal, by data sheet, and latencies assumed, for NCCL's rounds of sends.
+/// exchanges by copy engines between four H100s, 392 to 420 GB/s each way of 450, an empty one 13 to 17 µs,
+/// one with data 30 µs and 9 µs more for each further message; and what makes the times of 44 plans, measured
+/// on one, two and four of them, nearest to these numbers' (bench/results/four-gpus.md). Between nodes: 400
+/// Gb/s InfiniBand per GPU at 96% of nominal, by data sheet, and latencies assumed, for NCCL's rounds of
+/// sends.
 Machine hopper(std::string name, double nominal_bytes_per_second) {
   constexpr double share_of_nominal = 0.9;
   double const memory = share_of_nominal * nominal_bytes_per_second;
@@ -25,7 +26,8 @@ Machine hopper(std::string name, double nominal_bytes_per_second) {
       .name = std::move(name),
       .sources =
           "folds and memory measured on H100s (bench/results/h100.md, two-gpus.md), memory in proportion to "
-          "its nominal rate; NVLink measured between four H100s (four-gpus.md); InfiniBand from its data sheet, "
+          "its nominal rate; NVLink measured between four H100s (four-gpus.md); InfiniBand from its data "
+          "sheet, "
           "400 Gb/s at 96% per GPU, its latencies assumed",
       .ranks_per_node = 8,
       .flops_per_second = 690e12,

@@ -46,7 +46,7 @@ constexpr std::array table{
              .bytes = mesh_strategy_bytes,
              .variants = mesh_variants},
     Strategy{.name = "ulysses",
-             .form = "ulysses[:U[+mesh:AxB]]",
+             .form = "ulysses[:U[:STAGES|+mesh:AxB]]",
              .summary = "heads are spread over U ranks by an all-to-all, with a mesh of A×B such groups",
              .make = ulysses_plan,
              .bytes = ulysses_bytes,

@@ -52,7 +52,7 @@ class ProgramForm {
 
   void transfers(std::vector<Transfer> const& list, bool sends) {
     for (Transfer const& transfer : list) {
-      if (transfer.peer < 0 || transfer.peer >= plan_.ranks() || transfer.peer == rank_) {
+      if (transfer.peer < 0 || transfer.peer >= plan_.ranks()) {
         fault(Law::matching, "a transfer with rank {}", transfer.peer);
       }
       Tensor const tensor = exists(transfer.block) ? plan_.block(transfer.block).tensor : Tensor::q;

@@ -267,8 +267,8 @@ TEST(Planner, TakesTheLeastMemoryOfPlansThatAreNearlyAsFast) {
 }
 
 /// What choosing by the programs of a few ranks costs: the time of the plan that it takes, simulated, over
-/// that of the best plan that there is. Where one rank has all queries, plans are so short that they are always
-/// weighed; their estimates are the worst.
+/// that of the best plan that there is. Where one rank has all queries, plans are so short that they are
+/// always weighed; their estimates are the worst.
 TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
   constexpr Index tokens = Index{1} << 17;
   std::vector<Problem> const problems = {

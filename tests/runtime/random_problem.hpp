@@ -112,14 +112,17 @@ inline Machine random_machine(Random& random, int ranks) {
 /// Every variant of every strategy that can do the problem: all grids, all nodes that divide the ranks.
 inline std::vector<std::string> all_variants(Problem const& problem, Layouts const& layouts) {
   int const ranks = layouts.q.ranks();
-  std::vector<std::string> names = {"ring",  "ring:1",   "ring:3",      "allgather",  "allgather:1", "allgather:2",
-                                    "passq", "tree:log", "tree:direct", "tree:native"};
+  std::vector<std::string> names = {"ring",        "ring:1", "ring:3",   "allgather",   "allgather:1",
+                                    "allgather:2", "passq",  "tree:log", "tree:direct", "tree:native"};
   for (int a = 1; a <= ranks; ++a) {
     if (ranks % a != 0) continue;
     std::string const b = std::to_string(ranks / a);
     names.push_back("mesh:" + std::to_string(a) + "x" + b);
     names.push_back("hierarchical:" + std::to_string(a) + "x" + b);
     if (a == 1 || a > problem.shape.kv_heads) continue;
+    for (Index stages = 1; a == ranks && stages <= problem.shape.kv_heads / ranks; ++stages) {
+      names.push_back("ulysses:" + std::to_string(a) + ":" + std::to_string(stages));
+    }
     for (int rows = 1; rows <= ranks / a; ++rows) {
       if (ranks / a % rows != 0) continue;
       names.push_back("ulysses:" + std::to_string(a) + "+mesh:" + std::to_string(rows) + "x" +

@@ -51,6 +51,37 @@ TEST(StrategyRounds, UlyssesFoldsBesideWhateverMoves) {
   }
 }
 
+/// In stages of heads, a rank's fold of a stage is one, of all tokens, from nothing, in whatever layout; and
+/// a stage's heads come, and the outputs of the one before last go, while another is folded.
+TEST(StrategyRounds, UlyssesInStagesFoldsOnceInEach) {
+  constexpr int ranks = 4;
+  Index const tokens = 512 * ranks;
+  Shape shape = llama_like(tokens);
+  shape.q_heads = 16;
+  shape.kv_heads = 8;
+  Problem const problem = problem_of(shape, Mask::causal(tokens, tokens));
+  for (std::string const layout : {"contiguous", "zigzag"}) {
+    for (std::size_t const stages : {1u, 2u}) {
+      Plan const plan =
+          make_plan(problem, make_layouts(layout, problem.mask, ranks), fmt::format("ulysses:4:{}", stages));
+      ASSERT_TRUE(verify(plan).empty()) << layout;
+      ASSERT_EQ(plan.rounds(), stages + 2);
+      for (Program const& mine : plan.programs) {
+        ASSERT_EQ(mine.folds.size(), stages);
+        for (std::size_t stage = 0; stage < stages; ++stage) {
+          Round const round = mine.round(stage + 1);
+          ASSERT_EQ(round.folds.size(), 1u);
+          EXPECT_EQ(round.folds[0].start, Start::identity);
+          EXPECT_EQ(plan.block(round.folds[0].q).slice, (Slice{0, tokens}));
+          EXPECT_EQ(plan.block(round.folds[0].kv).slice, (Slice{0, tokens}));
+          EXPECT_EQ(plan.block(round.folds[0].kv).heads.size(), 8 / ranks / static_cast<Index>(stages));
+          EXPECT_EQ(round.receives.empty(), stages == 1);
+        }
+      }
+    }
+  }
+}
+
 /// One query over sharded keys: the states of P ranks meet in ⌈log2 P⌉ rounds of sends, or in one.
 TEST(StrategyRounds, TreesAreAsDeepAsTheirLogarithm) {
   for (int ranks = 2; ranks <= 17; ++ranks) {
@@ -134,13 +165,14 @@ TEST(StrategyRounds, NativeReductionsAreOneRoundOfAllRanks) {
 }
 
 /// Every rank has something to fold from the first round on, and a part only of what it gets comes in that
-/// round, unless one round is asked for.
+/// round, unless one round is asked for, or stages of heads.
 TEST(StrategyRounds, FoldsStartWithTheFirstRound) {
   int const ranks = 8;
   Index const tokens = 8192 * ranks;
   Problem const problem = problem_of(llama_like(tokens), Mask::full(tokens, tokens));
   Layouts const layouts = make_layouts("contiguous", problem.mask, ranks);
   for (std::string const& strategy : test::all_variants(problem, layouts)) {
+    if (strategy.starts_with("ulysses:8:")) continue;
     Plan const plan = make_plan(problem, layouts, strategy);
     for (std::size_t rank = 0; rank < 8; ++rank) {
       Round const first = plan.programs[rank].round(0);

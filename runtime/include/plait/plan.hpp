@@ -59,7 +59,8 @@ using SlotId = std::int32_t;
 inline constexpr SlotId at_rest = -1;
 
 /// One block to (send) or from (receive) `peer`; `slot` is where it is read or written on this rank. The slot
-/// is laid out as block `whole`: `block` itself, or one that it is a piece of.
+/// is laid out as block `whole`: `block` itself, or one that it is a piece of. A rank that is its own peer
+/// copies.
 struct Transfer {
   std::int32_t peer = 0;
   BlockId block = 0;

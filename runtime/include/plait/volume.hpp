@@ -8,8 +8,8 @@
 
 namespace plait {
 
-/// Payload bytes that each rank sends, receives, and holds in slots; headers are not counted. A reduction
-/// counts as the least that any does: each part goes to its home.
+/// Payload bytes that each rank sends, receives, and holds in slots; headers are not counted, nor what a rank
+/// copies to itself. A reduction counts as the least that any does: each part goes to its home.
 struct Volume {
   std::vector<std::uint64_t> sent;
   std::vector<std::uint64_t> received;
@@ -18,7 +18,7 @@ struct Volume {
 
 [[nodiscard]] Volume volume(Plan const& plan);
 
-/// Bytes that `rank` sends to each peer.
+/// Bytes that `rank` sends to each peer; 0 to itself.
 [[nodiscard]] std::vector<std::uint64_t> sent_per_peer(Plan const& plan, int rank);
 
 }  // namespace plait
