@@ -27,8 +27,7 @@ Machine hopper(std::string name, double nominal_bytes_per_second) {
       .sources =
           "folds and memory measured on H100s (bench/results/h100.md, two-gpus.md), memory in proportion to "
           "its nominal rate; NVLink measured between four H100s (four-gpus.md); InfiniBand from its data "
-          "sheet, "
-          "400 Gb/s at 96% per GPU, its latencies assumed",
+          "sheet, 400 Gb/s at 96% per GPU, its latencies assumed",
       .ranks_per_node = 8,
       .flops_per_second = 690e12,
       .fold_seconds = 12e-6,

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "../staging/copy_queue.hpp"
@@ -28,9 +29,9 @@ inline void copy_rows(std::byte const* from, std::size_t from_pitch, std::byte* 
 
 /// Queues copies of the rows' stream to (gather) or from (scatter) one contiguous buffer, which may be host
 /// memory.
-inline void copy_stream(Copy direction, std::vector<StridedRegion> const& stream_of, std::byte* buffer,
+inline void copy_stream(Copy direction, std::vector<StridedRegion> const& pieces, std::byte* buffer,
                         cudaStream_t stream) {
-  for (StridedRegion const& piece : stream_of) {
+  for (StridedRegion const& piece : pieces) {
     if (piece.bytes() == 0) continue;
     if (direction == Copy::gather) {
       copy_rows(piece.data, piece.pitch, buffer, piece.width, piece.width, piece.rows, stream);
