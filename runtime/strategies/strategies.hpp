@@ -32,8 +32,8 @@ namespace plait {
 [[nodiscard]] std::vector<std::string> tree_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> hierarchical_variants(Problem const&, Group const&);
 
-/// Into how many pieces key/value blocks that travel may be cut: not at all, and as `pieces_to_travel` says for
-/// the layouts; ascending.
+/// Into how many pieces key/value blocks that travel may be cut: not at all, and as `pieces_to_travel` says
+/// for the layouts; ascending.
 [[nodiscard]] std::vector<Index> pieces_worth_weighing(Problem const&, Group const&);
 
 /// Strategy::bytes: of keys that come from all other ranks; of queries that go to all others and come back;

@@ -19,8 +19,8 @@ namespace plait {
 /// How often a rank's key/value blocks are cut, so that a plan in which they travel has some rounds even for
 /// few ranks: the first fold of a block then waits for a piece of it, not for all, and slots hold pieces.
 /// About 8 rounds for slices of up to 4,096 tokens, 2 at 8,192, and from 16,384 on blocks are not cut: on two
-/// GPUs the cuts of such slices cost 7% and hid nothing. 1 from 9 ranks on. No piece has fewer than 64 tokens:
-/// too little work for a fold.
+/// GPUs the cuts of such slices cost 7% and hid nothing. 1 from 9 ranks on. No piece has fewer than 64
+/// tokens: too little work for a fold.
 /// @param asked  so many pieces then, if there are other ranks, as far as they have 64 tokens; 0: as said
 [[nodiscard]] Index pieces_to_travel(Layout const& kv, Index asked = 0);
 /// The same of slices that have so many tokens.
