@@ -10,12 +10,6 @@
 namespace plait {
 namespace {
 
-template <std::string_view const& name>
-std::vector<std::string> only(Problem const&, Group const&) {
-  return {std::string(name)};
-}
-constexpr std::string_view passq = "passq";
-
 constexpr std::array table{
     Strategy{
         .name = "ring",
@@ -33,12 +27,12 @@ constexpr std::array table{
         .make = allgather_plan,
         .bytes = all_keys_bytes,
         .variants = allgather_variants},
-    Strategy{.name = passq,
+    Strategy{.name = "passq",
              .form = "passq",
              .summary = "keys and values stay; queries visit them, and partial states come back to be merged",
              .make = passq_plan,
              .bytes = all_queries_bytes,
-             .variants = only<passq>},
+             .variants = passq_variants},
     Strategy{.name = "mesh",
              .form = "mesh[:AxB]",
              .summary = "queries are gathered over A ranks, keys and values over B; partial states come back",

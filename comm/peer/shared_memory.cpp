@@ -94,21 +94,14 @@ std::optional<SharedRows> SharedAllocations::share(StridedRegion const& rows) {
     PLAIT_CHECK_CUDA(cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(allocation.begin)));
     found = handles_.emplace(id, handle).first;
   }
-  auto const address = reinterpret_cast<std::uint64_t>(rows.data);
   return SharedRows{.handle = found->second,
                     .allocation = id,
-                    .offset = address - allocation.begin,
-                    .address = address,
-                    .width = rows.width,
-                    .pitch = rows.pitch,
-                    .rows = rows.rows};
+                    .offset = reinterpret_cast<std::uint64_t>(rows.data) - allocation.begin,
+                    .rows = rows};
 }
 
 StridedRegion OpenedMemory::open(SharedRows const& shared) {
-  StridedRegion rows{.data = reinterpret_cast<std::byte*>(shared.address),
-                     .width = shared.width,
-                     .pitch = shared.pitch,
-                     .rows = shared.rows};
+  StridedRegion rows = shared.rows;
   if (shared.allocation.process == process_number()) return rows;
   auto found = at_.find(shared.allocation);
   if (found == at_.end()) {

@@ -24,11 +24,8 @@ struct AllocationId {
 struct SharedRows {
   cudaIpcMemHandle_t handle;  ///< of the allocation that it lies in
   AllocationId allocation;
-  std::uint64_t offset = 0;   ///< in bytes, of its data in there
-  std::uint64_t address = 0;  ///< in the process that shares it
-  std::uint64_t width = 0;
-  std::uint64_t pitch = 0;
-  std::uint64_t rows = 0;
+  std::uint64_t offset = 0;  ///< in bytes, of their data in there
+  StridedRegion rows;        ///< in the addresses of the process that shares them
 };
 
 /// This process's device memory, for others.

@@ -217,8 +217,9 @@ class PeerCopies : public Transport {
     std::vector<SharedRows> all;
     for (StridedRegion const& piece : pieces) {
       if (piece.bytes() == 0) continue;
+      if (all.size() == most_pieces) return std::nullopt;
       auto const one = own_memory_.share(piece);
-      if (!one || all.size() == most_pieces) return std::nullopt;
+      if (!one) return std::nullopt;
       all.push_back(*one);
     }
     return all;

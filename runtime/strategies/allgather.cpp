@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "exchange.hpp"
 #include "gather.hpp"
 #include "grid.hpp"
 #include "plait/plan_builder.hpp"
@@ -25,7 +26,8 @@ struct Arrived {
 
 class AllGather {
  public:
-  explicit AllGather(PlanBuilder& plan) : plan_(plan), arrivals_(static_cast<std::size_t>(plan.ranks())) {}
+  explicit AllGather(PlanBuilder& plan)
+      : plan_(plan), parcels_(plan), arrivals_(static_cast<std::size_t>(plan.ranks())) {}
 
   /// A rank's own piece, which is folded where it lies.
   void begin(Index piece) {
@@ -39,16 +41,13 @@ class AllGather {
   void round(Index piece, int first, int last) {
     fold_and_release();
     for (int distance = first; distance < last; ++distance) list_arrivals(piece, distance);
-    std::vector<Parcel> parcels;
     for (int const to : ascending(std::exchange(receivers_, {}))) {
       auto& arrivals = arrivals_[static_cast<std::size_t>(to)];
       std::ranges::sort(arrivals, {}, [](Arrival const& arrival) { return arrival.slice.begin; });
-      receive(to, arrivals, parcels);
+      receive(to, arrivals);
       arrivals.clear();
     }
-    // A rank sends to its neighbours first, as all do: none is sent to by everyone at once.
-    std::ranges::stable_sort(parcels, {}, &Parcel::distance);
-    for (Parcel const& parcel : parcels) plan_.send(parcel.from, parcel.to, parcel.block);
+    parcels_.send();
     plan_.end_round();
   }
 
@@ -59,13 +58,6 @@ class AllGather {
   }
 
  private:
-  struct Parcel {
-    int distance;
-    PlanBuilder::Place from;
-    PlanBuilder::Place to;
-    BlockId block;
-  };
-
   void list_arrivals(Index piece, int distance) {
     for (int const from : plan_.written_or_before(distance)) {
       int const to = (from + distance) % plan_.ranks();
@@ -79,7 +71,7 @@ class AllGather {
   }
 
   /// Blocks whose slices touch lie in one slot, as one block, which one fold takes.
-  void receive(int to, std::vector<Arrival> const& arrivals, std::vector<Parcel>& parcels) {
+  void receive(int to, std::vector<Arrival> const& arrivals) {
     gather(arrivals, gathered_);
     auto const& [gatherings, taken_by] = gathered_;
     std::vector<PlanBuilder::Place> places;
@@ -93,10 +85,7 @@ class AllGather {
     }
     for (std::size_t i = 0; i < arrivals.size(); ++i) {
       auto const& [round, from, piece, block, slice] = arrivals[i];
-      parcels.push_back({.distance = (to - from + plan_.ranks()) % plan_.ranks(),
-                         .from = {from, at_rest, block},
-                         .to = places[taken_by[i]],
-                         .block = block});
+      parcels_.add({from, at_rest, block}, places[taken_by[i]], block);
     }
   }
 
@@ -110,6 +99,7 @@ class AllGather {
   }
 
   PlanBuilder& plan_;
+  Parcels parcels_;                             ///< of the round at hand
   std::vector<Arrived> arrived_;                ///< to be folded in the next round
   std::vector<std::vector<Arrival>> arrivals_;  ///< of the round at hand, by rank
   std::vector<int> receivers_;                  ///< the ranks that have some

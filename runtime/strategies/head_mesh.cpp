@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "exchange.hpp"
 #include "gather.hpp"
 #include "mesh_needs.hpp"
 #include "mesh_pieces.hpp"
@@ -38,7 +39,7 @@ class HeadMesh {
       prepare(rank);
       folding.push_back(rank);
     }
-    finish_rows_without_keys();
+    if (u_ > 1) finish_rows_without_keys(plan_, mask_);
     for (std::size_t round = 0; round <= gathered_by_ || !done(folding); ++round) {
       if (round < due_.size()) {
         for (Due const& due : due_[round]) receive(due);
@@ -60,8 +61,7 @@ class HeadMesh {
  private:
   RankPieces& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
   [[nodiscard]] HeadRange heads_of(int rank) const {
-    int const share = place_.share_of(rank);
-    return {shape_.kv_heads * share / u_, shape_.kv_heads * (share + 1) / u_};
+    return share_of_heads({0, shape_.kv_heads}, place_.share_of(rank), u_);
   }
   [[nodiscard]] bool keeps(Slice q, Slice kv) const { return mask_.meets(q, kv); }
   /// Of so many ranks.
@@ -283,16 +283,6 @@ class HeadMesh {
         if (!needs_.brings(rank, {.queries = false, .distance = distance})) continue;
         at(rank).keys_ready = first + place_.key_step(distance) / steps_a_round + 1;
         break;
-      }
-    }
-  }
-
-  /// With heads spread, rows that see no key need not travel to learn it.
-  void finish_rows_without_keys() {
-    if (u_ == 1) return;
-    for (int const rank : plan_.written()) {
-      for (BlockId const q : plan_.q_blocks(rank)) {
-        if (!keeps(plan_.block(q).slice, {0, mask_.kv_tokens()})) plan_.finish(rank, q, at_rest, at_rest);
       }
     }
   }

@@ -26,23 +26,15 @@ int farthest_host(PlanBuilder& plan, int rank) {
   return farthest;
 }
 
-/// Whether any other rank has queries, which may come to this one.
-bool others_have_queries(PlanBuilder const& plan, int rank) {
-  Layout const& q = plan.layouts().q;
-  for (int other = 0; other < plan.ranks(); ++other) {
-    if (other != rank && q.tokens(other) > 0) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 HomeFolds home_folds(PlanBuilder& plan, int rank) {
   constexpr Index worth_two_folds = Index{1} << 16;  // pairs: a decoding step has fewer
+  Layout const& q = plan.layouts().q;
   HomeFolds folds{.first = meetings(plan, rank),
                   .last = {},
                   .farthest = farthest_host(plan, rank),
-                  .alone = !others_have_queries(plan, rank)};
+                  .alone = q.tokens(rank) == q.tokens()};
   auto const pairs = [&](HomeFold fold) { return plan.pairs(fold.q, fold.kv); };
   Index all = 0;
   for (HomeFold const fold : folds.first) all += pairs(fold);

@@ -73,4 +73,8 @@ Plan passq_plan(Problem const& problem, Layouts const& layouts, std::string_view
   return std::move(plan).finish_at_home();
 }
 
+std::vector<std::string> passq_variants(Problem const&, Group const&) {
+  return {"passq"};
+}
+
 }  // namespace plait

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "exchange.hpp"
 #include "gather.hpp"
 #include "plait/plan_builder.hpp"
 
@@ -27,17 +28,19 @@ struct Leaving {
 class StagedUlysses {
  public:
   StagedUlysses(PlanBuilder& plan, Problem const& problem, int stages)
-      : plan_(plan), mask_(problem.mask), kv_heads_(problem.shape.kv_heads), stages_(stages) {}
+      : plan_(plan),
+        parcels_(plan),
+        mask_(problem.mask),
+        kv_heads_(problem.shape.kv_heads),
+        stages_(stages) {}
 
   void write() {
-    finish_rows_without_keys();
+    finish_rows_without_keys(plan_, mask_);
     for (int round = 0; round < stages_ + 2; ++round) {
       send_outputs();
       fold();
       if (round < stages_) exchange(round);
-      // A rank sends to its neighbours first, as all do: none is sent to by everyone at once.
-      std::ranges::stable_sort(parcels_, {}, &Parcel::distance);
-      for (auto const& [distance, from, to, block] : std::exchange(parcels_, {})) plan_.send(from, to, block);
+      parcels_.send();
       plan_.end_round();
     }
   }
@@ -45,21 +48,11 @@ class StagedUlysses {
  private:
   /// Those of a rank in a stage.
   [[nodiscard]] HeadRange heads_of(int rank, int stage) const {
-    HeadRange const all{kv_heads_ * rank / plan_.ranks(), kv_heads_ * (rank + 1) / plan_.ranks()};
-    Index const count = all.end - all.begin;
-    return {all.begin + count * stage / stages_, all.begin + count * (stage + 1) / stages_};
+    return share_of_heads(share_of_heads({0, kv_heads_}, rank, plan_.ranks()), stage, stages_);
   }
   /// Whether the mask keeps any pair of a block: others need not travel.
   [[nodiscard]] bool sees_a_key(Slice q) const { return mask_.meets(q, {0, mask_.kv_tokens()}); }
   [[nodiscard]] bool is_seen(Slice kv) const { return mask_.meets({0, mask_.q_tokens()}, kv); }
-
-  void finish_rows_without_keys() {
-    for (int const rank : plan_.written()) {
-      for (BlockId const q : plan_.q_blocks(rank)) {
-        if (!sees_a_key(plan_.block(q).slice)) plan_.finish(rank, q, at_rest, at_rest);
-      }
-    }
-  }
 
   /// Every rank sends each other one that one's heads of its tokens, and copies its own.
   void exchange(int stage) {
@@ -97,13 +90,8 @@ class StagedUlysses {
       auto const& [round, from, piece, block, slice] = arrivals[i];
       Held& into = held[before + taken_by[i]];
       into.arrivals.push_back(arrivals[i]);
-      send({from, at_rest, block}, {to, into.slot, into.block}, block);
+      parcels_.add({from, at_rest, block}, {to, into.slot, into.block}, block);
     }
-  }
-
-  /// At the end of this round.
-  void send(PlanBuilder::Place from, PlanBuilder::Place to, BlockId block) {
-    parcels_.push_back({(to.rank - from.rank + plan_.ranks()) % plan_.ranks(), from, to, block});
   }
 
   /// What came in the round before.
@@ -129,27 +117,20 @@ class StagedUlysses {
     for (auto const& [rows, slot] : std::exchange(leaving_, {})) {
       for (Arrival const& arrival : rows.arrivals) {
         BlockId const out = plan_.out_of(arrival.block);
-        send({rows.rank, slot, plan_.out_of(rows.block)}, {arrival.from, at_rest, out}, out);
+        parcels_.add({rows.rank, slot, plan_.out_of(rows.block)}, {arrival.from, at_rest, out}, out);
       }
       plan_.release(rows.rank, slot);
     }
   }
 
-  struct Parcel {
-    int distance;
-    PlanBuilder::Place from;
-    PlanBuilder::Place to;
-    BlockId block;
-  };
-
   PlanBuilder& plan_;
+  Parcels parcels_;  ///< of the round at hand
   Mask const& mask_;
   Index kv_heads_;
   int stages_;
   std::vector<Held> rows_;  ///< to be folded in the next round
   std::vector<Held> columns_;
   std::vector<Leaving> leaving_;  ///< in the next round
-  std::vector<Parcel> parcels_;   ///< of the round at hand
   Gathered gathered_;             ///< of the rank at hand
 };
 

@@ -27,6 +27,7 @@ namespace plait {
 
 [[nodiscard]] std::vector<std::string> ring_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> allgather_variants(Problem const&, Group const&);
+[[nodiscard]] std::vector<std::string> passq_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> mesh_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> ulysses_variants(Problem const&, Group const&);
 [[nodiscard]] std::vector<std::string> tree_variants(Problem const&, Group const&);

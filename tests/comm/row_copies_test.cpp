@@ -67,9 +67,7 @@ TEST(RowCopies, AnyTwoLayoutsOfOneLength) {
     Bytes target(5000);
     std::vector<StridedRegion> const from = random_rows(source, bytes, random);
     std::vector<StridedRegion> const into = random_rows(target, bytes, random);
-    Bytes stream;
-    for (Region const& piece : test::regions_of(from))
-      stream.insert(stream.end(), piece.data, piece.data + piece.bytes);
+    Bytes const stream = test::stream_of(from);
     Bytes expected = target;
     std::size_t at = 0;
     for (Region const& piece : test::regions_of(into)) {

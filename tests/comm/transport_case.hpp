@@ -54,6 +54,15 @@ inline std::vector<Region> regions_of(std::vector<StridedRegion> const& pieces) 
   return regions;
 }
 
+/// What is sent of them.
+inline Bytes stream_of(std::vector<StridedRegion> const& pieces) {
+  Bytes stream;
+  for (Region const& region : regions_of(pieces)) {
+    stream.insert(stream.end(), region.data, region.data + region.bytes);
+  }
+  return stream;
+}
+
 inline int neighbour(World const& world, int distance) {
   return (world.rank() + distance + world.size()) % world.size();
 }
