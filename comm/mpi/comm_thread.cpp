@@ -15,14 +15,36 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-/// How long the thread sleeps after `idle` polls in a row without progress: first not at all, then ever
-/// longer, so that the cores are left to the folds. With nothing to do but answer questions it may sleep
-/// longest.
-std::chrono::microseconds back_off(int idle, bool busy) {
-  constexpr int spins = 50;
-  if (idle < spins) return 0us;
-  return std::min<std::chrono::microseconds>(busy ? 500us : 5000us, 10us * (idle - spins + 1));
-}
+/// How long the thread sleeps between polls.
+class BackOff {
+ public:
+  enum class For : std::uint8_t { questions, operations, waiting };
+
+  void moved() { *this = {}; }
+  /// After a poll without progress. While a rank waits for an operation the thread has its core to itself and
+  /// does not sleep for a while: what arrives is late otherwise. Else it sleeps ever longer, so that the
+  /// cores are left to the folds; with nothing to do but answer questions it may sleep longest.
+  [[nodiscard]] std::chrono::microseconds pause(For reason) {
+    constexpr int spins = 50;
+    constexpr auto spinning = 2ms;
+    bool const waits = reason == For::waiting;
+    if (waits && !waits_) waits_since_ = Clock::now();
+    waits_ = waits;
+    if (waits_ && Clock::now() - waits_since_ < spinning) return 0us;
+    if (idle_ < spins) return 0us;
+    auto const longest = reason == For::questions ? 5000us : 500us;
+    return std::min<std::chrono::microseconds>(longest, 10us * (idle_ - spins + 1));
+  }
+  void idled() {
+    constexpr int most = 1000;  // from here on the pause is the longest; a world may be idle for months
+    idle_ = std::min(idle_ + 1, most);
+  }
+
+ private:
+  int idle_ = 0;  ///< polls in a row
+  bool waits_ = false;
+  Clock::time_point waits_since_;  ///< or since something moved
+};
 
 /// Asks the system to run this thread as soon as it can: it works little, and the folds of all ranks wait for
 /// it. Without the right to ask (root, or RLIMIT_NICE) nothing changes.
@@ -128,10 +150,19 @@ void World::CommThread::submit(std::shared_ptr<Operation> operation) {
   wake_.notify_one();
 }
 
+void World::CommThread::await(Operation& operation, std::future<void>& done) {
+  {
+    std::lock_guard const lock(mutex_);
+    operation.awaited_ = true;
+  }
+  wake_.notify_one();
+  done.get();
+}
+
 void World::CommThread::run(std::shared_ptr<Operation> const& operation) {
   std::future<void> done = operation->future();
   submit(operation);
-  done.get();
+  await(*operation, done);
 }
 
 void World::CommThread::abandon(Operation& operation, std::future<void> const& done) {
@@ -182,24 +213,28 @@ bool World::CommThread::poll(std::vector<std::shared_ptr<Operation>>& active) {
 void World::CommThread::loop() {
   prefer_this_thread();
   std::vector<std::shared_ptr<Operation>> active;
-  constexpr int most_idle = 1000;  // from here on the pause is the longest; a world may be idle for months
-  for (int idle = 0;;) {
+  auto const polls_for = [&active] {
+    if (active.empty()) return BackOff::For::questions;
+    bool const waiting = std::ranges::any_of(active, [](auto const& one) { return one->awaited_.load(); });
+    return waiting ? BackOff::For::waiting : BackOff::For::operations;
+  };
+  for (BackOff back_off;;) {
     {
       std::unique_lock lock(mutex_);
-      auto const pause = back_off(idle, !active.empty());
+      auto const pause = back_off.pause(polls_for());
       if (submitted_.empty() && !stop_ && pause > 0us) wake_.wait_for(lock, pause);
       if (stop_) {  // what is unfinished stays as it is: see stop
         failed_.insert(failed_.end(), active.begin(), active.end());
         return;
       }
-      if (!submitted_.empty()) idle = 0;
+      if (!submitted_.empty()) back_off.moved();
       for (auto& operation : submitted_) active.push_back(std::move(operation));
       submitted_.clear();
     }
     if (poll(active)) {
-      idle = 0;
+      back_off.moved();
     } else {
-      idle = std::min(idle + 1, most_idle);
+      back_off.idled();
       std::this_thread::yield();
     }
   }

@@ -32,6 +32,7 @@ class Operation {
   friend class World::CommThread;
   std::promise<void> promise_;
   std::atomic<bool> abandoned_ = false;
+  std::atomic<bool> awaited_ = false;
 };
 
 class World::CommThread {
@@ -44,6 +45,8 @@ class World::CommThread {
 
   /// Hands an operation to the thread; waits for nothing.
   void submit(std::shared_ptr<Operation> operation);
+  /// Waits for the end of an operation that was submitted; `done` is its future. Rethrows its failure.
+  void await(Operation& operation, std::future<void>& done);
   /// Hands it over and waits for its end. Rethrows its failure.
   void run(std::shared_ptr<Operation> const& operation);
   /// Returns when the operation is not polled any more; unless it had just ended, it counts as failed. `done`

@@ -131,8 +131,15 @@ void ExchangeOperation::start() {
   started_ = true;
   start_ = std::chrono::steady_clock::now();
   patience_.progress();
-  for (auto* streams : {&receives_, &sends_}) {
-    for (MessageStream& stream : *streams) stream.post(communicator_, chunk_bytes_, requests_, owners_);
+  auto const post = [&](MessageStream& stream) {
+    stream.post(communicator_, chunk_bytes_, requests_, owners_);
+  };
+  std::ranges::for_each(receives_, post);
+  // What goes to this rank itself MPI copies at once: after all that can travel meanwhile.
+  for (bool const own : {false, true}) {
+    for (MessageStream& stream : sends_) {
+      if ((stream.message().peer == thread_.rank()) == own) post(stream);
+    }
   }
 }
 

@@ -51,7 +51,7 @@ class MpiTransport : public Transport {
   void finish() override {
     require_started(current_ != nullptr);
     auto const exchange = std::exchange(current_, nullptr);
-    done_.get();
+    world_.thread().await(*exchange, done_);
     exchange->add_traffic(traffic_);
     auto const flights = exchange->flights();
     flights_.insert(flights_.end(), flights.begin(), flights.end());
