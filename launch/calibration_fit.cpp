@@ -1,7 +1,9 @@
 #include "calibration_fit.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <numbers>
 #include <numeric>
 #include <optional>
 #include <stdexcept>
@@ -259,47 +261,55 @@ Machine with_speeds(Machine machine, Speeds speeds) {
     link->message_seconds /= speeds.moving;
   }
   machine.port_bytes_per_second *= speeds.moving;
+  machine.link_share_exposed = std::min(machine.link_share_exposed * speeds.exposed, 1.0);
   return machine;
 }
 
 Speeds fit_speeds(std::span<TimedPlan const> plans, Machine const& machine) {
   // Whichever is longer of what ranks compute and what links move makes a plan's time, so slopes jump: a grid
-  // is laid about the best point so far, finer and finer.
-  constexpr int each_way = 2;
+  // is laid about the best point so far, finer and finer. A point is the speeds' logarithms.
+  using Point = std::array<double, 3>;
+  constexpr Point highest = {std::numbers::ln2, std::numbers::ln2, 0.0};
+  constexpr double lowest = -std::numbers::ln2;
   constexpr int levels = 8;
-  // A plan's time is off by 5% or so, the pieces' speeds by 20 and 15%: so much do their squared logarithms
-  // count.
-  constexpr double trust_computing = 0.05 * 0.05 / (0.2 * 0.2);
-  constexpr double trust_moving = 0.05 * 0.05 / (0.15 * 0.15);
-  auto const squares = [&](double computing, double moving) {
-    Machine const tried = with_speeds(machine, {std::exp(computing), std::exp(moving)});
-    double sum = trust_computing * computing * computing + trust_moving * moving * moving;
+  // A plan's time is off by 5% or so, the pieces' speeds by 20 and 15%, and what is exposed by 20: so much do
+  // their squared logarithms count.
+  constexpr auto trust = [](double error) { return 0.05 * 0.05 / (error * error); };
+  constexpr Point trusts = {trust(0.2), trust(0.15), trust(0.2)};
+  auto const speeds_at = [](Point const& at) {
+    return Speeds{.computing = std::exp(at[0]), .moving = std::exp(at[1]), .exposed = std::exp(at[2])};
+  };
+  auto const squares = [&](Point const& at) {
+    double sum = 0.0;
+    for (std::size_t i = 0; i < at.size(); ++i) sum += trusts[i] * at[i] * at[i];
+    Machine const tried = with_speeds(machine, speeds_at(at));
     for (auto const& [plan, seconds] : plans) {
       double const error = std::log(simulate(*plan, tried, Record::nothing).seconds / seconds);
       sum += error * error;
     }
     return sum;
   };
-  double const farthest = std::log(2.0);
-  double computing = 0.0;
-  double moving = 0.0;
-  double least = squares(computing, moving);
-  double step = farthest / each_way;
+  Point best = {};
+  double least = squares(best);
+  auto const try_beside = [&](Point at, std::array<int, 3> const& steps, double step) {
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      at[i] = std::clamp(at[i] + steps[i] * step, lowest, highest[i]);
+    }
+    double const found = squares(at);
+    if (found >= least) return;
+    least = found;
+    best = at;
+  };
+  double step = std::numbers::ln2 / 2;
   for (int level = 0; level < levels; ++level, step /= 2) {
-    double const middle[2] = {computing, moving};
-    for (int i = -each_way; i <= each_way; ++i) {
-      for (int j = -each_way; j <= each_way; ++j) {
-        double const x = std::clamp(middle[0] + i * step, -farthest, farthest);
-        double const y = std::clamp(middle[1] + j * step, -farthest, farthest);
-        double const found = squares(x, y);
-        if (found >= least) continue;
-        least = found;
-        computing = x;
-        moving = y;
+    Point const middle = best;
+    for (int i = -2; i <= 2; ++i) {
+      for (int j = -2; j <= 2; ++j) {
+        for (int k = -1; k <= 1; ++k) try_beside(middle, {i, j, k}, step);
       }
     }
   }
-  return {std::exp(computing), std::exp(moving)};
+  return speeds_at(best);
 }
 
 double seconds_of(TimedExchange const& exchange, Link const& link) {

@@ -83,12 +83,14 @@ struct TimedPlan {
 struct Speeds {
   double computing = 1.0;
   double moving = 1.0;
+  double exposed = 1.0;  ///< beside that, where nothing is computed meanwhile
 };
 /// The machine with all that its ranks compute, and all that its links do, so many times as fast; rates stay
-/// at 1e15 at most.
+/// at 1e15 at most, shares at 1.
 [[nodiscard]] Machine with_speeds(Machine machine, Speeds speeds);
-/// The speeds, each within a half and 2, for which simulations are nearest to the measured times: least
-/// squares of the logarithms, and of the speeds' own, so that what plans tell weakly stays near 1.
+/// The speeds, each within a half and 2, and exposed links no faster than others, for which simulations are
+/// nearest to the measured times: least squares of the logarithms, and of the speeds' own, so that what plans
+/// tell weakly stays near 1.
 [[nodiscard]] Speeds fit_speeds(std::span<TimedPlan const> plans, Machine const& machine);
 
 /// latency + messages · (message_seconds + bytes / rate): the time of an exchange in a simulation.

@@ -41,6 +41,7 @@ void for_each_number(Target& machine, Visit&& visit) {
   visit("round_seconds", machine.round_seconds);
   visit("round_share", machine.round_share);
   visit("link_share_computing", machine.link_share_computing);
+  visit("link_share_exposed", machine.link_share_exposed);
   visit("crowd_ranks", machine.crowd_ranks);
   visit("alone_speedup", machine.alone_speedup);
 }

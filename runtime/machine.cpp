@@ -90,10 +90,13 @@ void validate(Machine const& machine) {
   require("host_seconds_per_byte", machine.host_seconds_per_byte, true);
   require("round_seconds", machine.round_seconds, true);
   require("round_share", machine.round_share, true);
-  require("link_share_computing", machine.link_share_computing, false);
-  if (machine.link_share_computing > 1) {
-    throw InvalidProblem(fmt::format("machine '{}': link_share_computing is {}, it must be 1 or less",
-                                     machine.name, machine.link_share_computing));
+  for (auto const& [name, share] : {std::pair("link_share_computing", machine.link_share_computing),
+                                    {"link_share_exposed", machine.link_share_exposed}}) {
+    require(name, share, false);
+    if (share > 1) {
+      throw InvalidProblem(
+          fmt::format("machine '{}': {} is {}, it must be 1 or less", machine.name, name, share));
+    }
   }
   require("crowd_ranks", machine.crowd_ranks, false);
   require("alone_speedup", machine.alone_speedup, false);

@@ -228,6 +228,12 @@ class Simulator {
     }
   }
 
+  /// What a link keeps of its speed in the round at hand because neither of its ends computes.
+  [[nodiscard]] double exposed_share(std::size_t from, std::size_t to) const {
+    bool const computes = computed_[from] > begun_[from] || computed_[to] > begun_[to];
+    return computes ? 1.0 : machine_.link_share_exposed;
+  }
+
   /// The share of its crowd that computes while the rank does, in the round at hand.
   [[nodiscard]] double computing_share(std::size_t rank) const {
     auto const size = static_cast<std::size_t>(machine_.crowd_ranks);
@@ -295,7 +301,7 @@ class Simulator {
     bool const local = source == target;
     Link const& link = costs_.link(from, to);
     double const size = costs_.bytes(block);
-    double const on_link = costs_.on_link(block, link);
+    double const on_link = costs_.on_link(block, link) / exposed_share(from, to);
     auto const serve = [&](std::vector<Port>& ports, std::size_t rank) {
       return ports[rank].serve(ready, on_link, computed_[rank], link_share_[rank]);
     };

@@ -137,7 +137,7 @@ TEST(Fit, RoundsGiveTheirStartAndTheirBytesBack) {
 }
 
 /// Plans that took as long as on a machine that computes 0.8 times as fast and moves bytes 1.25 times as
-/// fast.
+/// fast, 0.8 times that where nothing is computed.
 TEST(Fit, PlansTellHowFastRanksComputeAndLinksMove) {
   std::vector<TimedPlan> timed;
   std::vector<Plan> plans;
@@ -145,7 +145,7 @@ TEST(Fit, PlansTellHowFastRanksComputeAndLinksMove) {
     Shape const shape{.q_tokens = tokens, .kv_tokens = tokens, .q_heads = 4, .kv_heads = 4};
     Problem const problem{.shape = shape, .mask = Mask::full(tokens, tokens), .scale = 1.0};
     Layouts const layouts = make_layouts("contiguous", problem.mask, 4);
-    for (std::string_view const name : {"ring", "passq", "ulysses"}) {
+    for (std::string_view const name : {"ring", "passq", "ulysses", "ulysses:4:1"}) {
       plans.push_back(make_plan(problem, layouts, name));
     }
   }
@@ -153,7 +153,7 @@ TEST(Fit, PlansTellHowFastRanksComputeAndLinksMove) {
   slow_links.network.bytes_per_second = 100e6;
   for (Machine const& machine : {known, slow_links}) {
     timed.clear();
-    Machine const true_one = with_speeds(machine, {.computing = 0.8, .moving = 1.25});
+    Machine const true_one = with_speeds(machine, {.computing = 0.8, .moving = 1.25, .exposed = 0.8});
     for (Plan const& plan : plans)
       timed.push_back({&plan, simulate(plan, true_one, Record::nothing).seconds});
     Speeds const found = fit_speeds(timed, machine);
@@ -161,6 +161,7 @@ TEST(Fit, PlansTellHowFastRanksComputeAndLinksMove) {
     expect_near(found.computing, 0.8, 0.03);
     // Where transfers are hidden, plans say little of links.
     expect_near(found.moving, 1.25, links_count ? 0.07 : 0.25);
+    expect_near(found.exposed, 0.8, links_count ? 0.07 : 0.25);
     for (TimedPlan& plan : timed) plan.seconds *= 10;
     expect_near(fit_speeds(timed, machine).computing, 0.5, 1e-6);
   }
@@ -173,6 +174,8 @@ TEST(Fit, SpeedsChangeWhatComputesAndWhatMoves) {
   EXPECT_EQ(other.step_seconds, known.step_seconds * 2);
   EXPECT_EQ(other.node.bytes_per_second, known.node.bytes_per_second * 2);
   EXPECT_EQ(other.node.latency_seconds, known.node.latency_seconds / 2);
+  EXPECT_EQ(other.link_share_exposed, 1.0);
+  EXPECT_EQ(with_speeds(known, {.exposed = 0.75}).link_share_exposed, 0.75);
   // What could not be told from infinity stays that.
   Machine boundless = known;
   boundless.memory_bytes_per_second = 1e15;

@@ -13,6 +13,7 @@ from cli import run
 def check_numbers(machine, ranks):
     assert machine["plait_machine"] == 1 and machine["ranks_per_node"] == ranks and machine["units"] == 1, machine
     assert 0.1 <= machine["link_share_computing"] <= 1, machine
+    assert 0.5 <= machine["link_share_exposed"] <= 1, machine
     assert machine["crowd_ranks"] == ranks and 1 <= machine["alone_speedup"] <= ranks, machine
     for key in ("flops_per_second", "memory_bytes_per_second", "key_bytes_per_second", "merge_bytes_per_second",
                 "node.bytes_per_second", "network.bytes_per_second"):

@@ -63,8 +63,9 @@ TEST(StudyFlags, RefusalsNameTheFlag) {
   EXPECT_NE(refusal({"--tokens", "8", "--tokens-per-rank", "8", "--ranks", "2"}).find("expected one of"),
             std::string::npos);
   EXPECT_NE(refusal({"--tokens", "8"}).find("--ranks is missing"), std::string::npos);
-  EXPECT_NE(refusal({"--tokens", "8", "--ranks", "2", "--strategies", "ring,rnig"}).find("--strategies 'rnig'"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal({"--tokens", "8", "--ranks", "2", "--strategies", "ring,rnig"}).find("--strategies 'rnig'"),
+      std::string::npos);
   EXPECT_NE(
       refusal({"--tokens-per-rank", "8", "--ranks", "2", "--bands", "x"}).find("--bands: holds for one"),
       std::string::npos);

@@ -105,6 +105,7 @@ inline Machine random_machine(Random& random, int ranks) {
           .host_seconds_per_byte = one_in(3) ? around(1e-9) : 0.0,
           .round_seconds = one_in(3) ? around(1e-6) : 0.0,
           .link_share_computing = one_in(4) ? 0.5 : 1.0,
+          .link_share_exposed = one_in(4) ? 0.75 : 1.0,
           .crowd_ranks = static_cast<int>(uniform(random, 1, ranks)),
           .alone_speedup = one_in(2) ? 1.5 : 1.0};
 }

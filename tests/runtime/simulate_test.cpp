@@ -277,6 +277,21 @@ TEST(Rules, LinksOfRanksThatComputeAreSlower) {
   EXPECT_NEAR(result_of({{1, 0}}).exposed_comm_seconds[1], 0.25, close);
 }
 
+/// 1,000 bytes take 1.25 s, and 1.25 / 0.5 where neither end computes.
+TEST(Rules, LinksBetweenRanksThatOnlyWaitAreSlower) {
+  Machine machine = tiny_machine(3);
+  machine.link_share_exposed = 0.5;
+  auto const exposed = [&](int from, int to) {
+    Tiny tiny(3);
+    tiny.fold_own(0);
+    tiny.send_kv(from, to);
+    return simulate(std::move(tiny), machine).exposed_comm_seconds[static_cast<std::size_t>(to)];
+  };
+  EXPECT_NEAR(exposed(1, 2), 1.25 / 0.5 + 0.5, close);
+  EXPECT_NEAR(exposed(0, 1), 1.25 + 0.5, close);
+  EXPECT_NEAR(exposed(1, 0), 0, close);  // it folds for 2 s
+}
+
 /// Three ranks that share cores, which fold in 2 s while all do, and alone in 1 s. Links have a quarter of
 /// their speed while all compute, half while two do, three quarters while one does. 1,000 bytes take 1.25 s.
 TEST(Rules, LinksLoseSpeedToAllThatComputeOnTheirCores) {

@@ -56,6 +56,9 @@ struct Machine {
   /// computes, and to the lesser of what it sends and receives over the greater: a rank that only sends in a
   /// round, or only receives, loses nothing. 1 on GPUs.
   double link_share_computing = 1.0;
+  /// The share of their speed that links keep between ranks that compute nothing in a round: who waits for
+  /// all of its messages waits for the latest, who computes meanwhile does not notice it. 1 on GPUs.
+  double link_share_exposed = 1.0;
   /// Consecutive ranks that share cores, so many. All rates above hold while all of them compute; with n of
   /// them computing each is min(alone_speedup, crowd_ranks / n) times as fast.
   int crowd_ranks = 1;
