@@ -63,12 +63,13 @@ std::string row(Candidate const& candidate, double least) {
 }
 
 /// Which plan was faster, by how much, and why another was taken.
-std::string in_words(Traded const& fastest, Choice const& choice) {
-  bool const memory = fastest.slots_bytes > fastest.taken_slots_bytes;
+std::string in_words(Traded const& fastest, Choice const& choice, TieRule const& rule) {
+  bool const memory = rule.bytes_first ? fastest.bytes_max == fastest.taken_bytes_max
+                                       : fastest.slots_bytes > fastest.taken_slots_bytes;
   std::string const more =
       memory ? fmt::format("needs {} of memory on a rank, not {}", format_bytes(fastest.slots_bytes),
                            format_bytes(fastest.taken_slots_bytes))
-             : fmt::format("needs as much memory and sends {}, not {}", format_bytes(fastest.bytes_max),
+             : fmt::format("sends {}, not {}", format_bytes(fastest.bytes_max),
                            format_bytes(fastest.taken_bytes_max));
   return fmt::format("{} ({} layout) is faster by {:.2g}% ({}, not {}), but {}: {} ({} layout) is taken.\n",
                      fastest.strategy, fastest.layout, 100 * (choice.predicted_seconds / fastest.seconds - 1),
@@ -92,20 +93,23 @@ std::string explain(Choice const& choice, Machine const& machine) {
   bool const complete = std::ranges::all_of(choice.candidates, [](Candidate const& candidate) {
     return candidate.weight || !candidate.refused.empty();
   });
+  TieRule const rule = tie_rule(machine);
   std::string text = fmt::format(
       "How the plan was chosen. Each row of the table is a plan: who owns which tokens (layout), and who "
       "sends what and\n"
       "computes what in which round (strategy). Plans were written out and played through, round by round, "
       "on the\n"
-      "machine '{}'{}; of those that end first, or within {:g}% of that, the one that needs\n"
-      "the least memory is taken, and among equals the one that sends less. \"Bytes, most\" is what the "
+      "machine '{}'{}; of those that end first, or within {:g}% of that, the one that {}\n"
+      "is taken, and among equals the one that {}. \"Bytes, most\" is what the "
       "busiest rank sends;\n"
       "\"memory, most\" is what a rank needs beside its share of the tensors. A fold is one piece of "
       "attention "
       "on one rank;\n"
       "where time goes is read off the chain of steps that ends last.\n\n",
-      machine.name, complete ? "" : ", up to where they were certain not to be taken", 100 * near_tie);
-  if (choice.traded) text += in_words(*choice.traded, choice) + "\n";
+      machine.name, complete ? "" : ", up to where they were certain not to be taken", 100 * rule.share,
+      rule.bytes_first ? "sends least" : "needs the least memory",
+      rule.bytes_first ? "needs the least memory" : "sends least");
+  if (choice.traded) text += in_words(*choice.traded, choice, rule) + "\n";
   for (Candidate const* candidate : best) text += row(*candidate, best.front()->least_seconds);
   std::set<std::string> told;  // a strategy is refused for every layout alike
   for (Candidate const& candidate : choice.candidates) {

@@ -119,7 +119,7 @@ struct TooSlow {
 class Scales {
  public:
   Scales(Problem const& problem, Machine const& machine, Weigh which)
-      : problem_(problem), machine_(machine), which_(which) {}
+      : problem_(problem), machine_(machine), which_(which), tie_(tie_rule(machine)) {}
 
   void add(std::vector<std::string> const& strategies, NamedLayouts const& named) {
     for (std::string const& strategy : strategies) {
@@ -160,11 +160,9 @@ class Scales {
   }
 
  private:
-  /// Of plans that are nearly as fast: least memory, then fewest bytes, then least predicted time, then the
-  /// first.
+  /// Of plans that are nearly as fast the least is taken.
   struct Cost {
-    std::uint64_t slots = 0;  ///< bytes, of the rank that needs most
-    std::uint64_t bytes = 0;  ///< sent by the rank that sends most
+    std::pair<std::uint64_t, std::uint64_t> sizes;  ///< slots and bytes, in the order of the rule
     double seconds = 0.0;
     std::size_t index = 0;
     friend auto operator<=>(Cost const&, Cost const&) = default;
@@ -257,9 +255,9 @@ class Scales {
     if (candidate.least_seconds > most_seconds()) return false;
     if (option.known == Known::nothing) return true;
     // It costs more than what would be taken, which stays near the fastest even if that is this one.
-    Cost const least{option.slots, option.bytes, candidate.least_seconds, index};
+    Cost const least{sizes(option.slots, option.bytes), candidate.least_seconds, index};
     Cost const& taken = near_[taken_at()].cost;
-    return least < taken || taken.seconds > (1.0 + near_tie) * candidate.least_seconds;
+    return least < taken || taken.seconds > (1.0 + tie_.share) * candidate.least_seconds;
   }
 
   [[nodiscard]] double most_seconds() const {
@@ -267,7 +265,7 @@ class Scales {
   }
 
   /// How long a plan may take that is taken.
-  [[nodiscard]] double near_seconds() const { return (1.0 + near_tie) * near_[fastest_at()].cost.seconds; }
+  [[nodiscard]] double near_seconds() const { return (1.0 + tie_.share) * near_[fastest_at()].cost.seconds; }
 
   [[nodiscard]] std::size_t fastest_at() const {
     auto const fastest =
@@ -292,18 +290,26 @@ class Scales {
     std::erase_if(near_, [&, most = near_seconds()](Taken const& one) { return one.cost.seconds > most; });
   }
 
+  /// Both in the order of the rule; or, of two in that order, slots and bytes.
+  [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> sizes(std::uint64_t slots,
+                                                              std::uint64_t bytes) const {
+    return tie_.bytes_first ? std::pair(bytes, slots) : std::pair(slots, bytes);
+  }
+
   [[nodiscard]] std::optional<Traded> traded() const {
     Cost const& fastest = near_[fastest_at()].cost;
     Cost const& taken = near_[taken_at()].cost;
+    auto const [slots, bytes] = sizes(fastest.sizes.first, fastest.sizes.second);
+    auto const [taken_slots, taken_bytes] = sizes(taken.sizes.first, taken.sizes.second);
     if (taken.index == fastest.index) return {};
     Candidate const& candidate = candidates_[fastest.index];
     return Traded{.strategy = candidate.strategy,
                   .layout = candidate.layout,
                   .seconds = fastest.seconds,
-                  .slots_bytes = fastest.slots,
-                  .bytes_max = fastest.bytes,
-                  .taken_slots_bytes = taken.slots,
-                  .taken_bytes_max = taken.bytes};
+                  .slots_bytes = slots,
+                  .bytes_max = bytes,
+                  .taken_slots_bytes = taken_slots,
+                  .taken_bytes_max = taken_bytes};
   }
 
   /// For what may be spent: a share of the run, if that is more.
@@ -373,7 +379,7 @@ class Scales {
     if (!told) return;
     double const seconds = seconds_by(*told);
     candidates_[index].estimated_seconds = seconds;
-    keep({{option.slots, option.bytes, seconds, index},
+    keep({{sizes(option.slots, option.bytes), seconds, index},
           std::move(told->plan),
           std::nullopt,
           std::move(sample)});
@@ -393,7 +399,8 @@ class Scales {
                           .critical = simulation.critical,
                           .bytes_max = largest(moved.sent),
                           .slots_bytes = largest(moved.slots)};
-      Cost const cost{candidate.weight->slots_bytes, candidate.weight->bytes_max, simulation.seconds, index};
+      Cost const cost{sizes(candidate.weight->slots_bytes, candidate.weight->bytes_max), simulation.seconds,
+                      index};
       keep({cost, std::move(plan), std::move(simulation), {}});
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();
@@ -411,6 +418,7 @@ class Scales {
   Problem const& problem_;
   Machine const& machine_;
   Weigh which_;
+  TieRule tie_;
   std::vector<Candidate> candidates_;
   std::vector<Option> options_;                ///< by candidate
   std::map<Layouts const*, Samples> samples_;  ///< once asked for
@@ -420,6 +428,11 @@ class Scales {
 };
 
 }  // namespace
+
+TieRule tie_rule(Machine const& machine) {
+  bool const cores_move_bytes = machine.host_seconds_per_byte > 0 || machine.link_share_computing < 1;
+  return cores_move_bytes ? TieRule{.share = 0.03, .bytes_first = true} : TieRule{};
+}
 
 Choice select_plan(Problem const& problem, int ranks, std::string_view strategy, std::string_view layout,
                    Machine const& machine, Reduce reduce, Weigh weigh) {

@@ -159,6 +159,12 @@ TEST(Report, ExplainsWhyAnotherThanTheFastestIsTaken) {
                        "needs 4.00 KiB of memory on a rank, not 1.00 KiB: ring (zigzag layout) is taken."),
             std::string::npos)
       << words;
+  choice.traded->bytes_max = 5000;
+  choice.traded->taken_bytes_max = 2048;
+  Machine const cores_move_bytes{.host_seconds_per_byte = 1e-9};
+  std::string const other_words = explain(choice, cores_move_bytes);
+  EXPECT_NE(other_words.find(std::string(sentence) + "sends 4.88 KiB, not 2.00 KiB: ring"), std::string::npos)
+      << other_words;
 }
 
 TEST(Report, FilesAppearWholeOrNotAtAll) {

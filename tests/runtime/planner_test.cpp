@@ -118,13 +118,15 @@ struct Weighed {
 };
 
 /// Of those within 1% of the fastest, the least memory, then fewest bytes, then the fastest, then the first.
-Weighed taken_of(std::vector<Weighed> const& plans) {
+/// Where cores move bytes: within 3%, the fewest bytes, then least memory.
+Weighed taken_of(std::vector<Weighed> plans, bool cores_move_bytes) {
   double const fastest = std::ranges::min(plans, {}, &Weighed::seconds).seconds;
-  std::vector<Weighed> near;
-  std::ranges::copy_if(plans, std::back_inserter(near),
-                       [&](Weighed const& plan) { return plan.seconds <= 1.01 * fastest; });
-  return std::ranges::min(
-      near, {}, [](Weighed const& plan) { return std::tuple(plan.slots, plan.bytes, plan.seconds); });
+  double const most = (cores_move_bytes ? 1.03 : 1.01) * fastest;
+  std::erase_if(plans, [&](Weighed const& plan) { return plan.seconds > most; });
+  return std::ranges::min(plans, {}, [&](Weighed const& plan) {
+    return cores_move_bytes ? std::tuple(plan.bytes, plan.slots, plan.seconds)
+                            : std::tuple(plan.slots, plan.bytes, plan.seconds);
+  });
 }
 
 /// The planner against what it must find: every plan that there is, written out and simulated to the end.
@@ -167,7 +169,8 @@ TEST(Planner, TakesWhatWeighingAllPlansFinds) {
       ASSERT_EQ(full.candidates[i].weight->bytes_max, bytes) << candidate.strategy;
       given_up += candidate.weight ? 0U : 1U;
     }
-    Weighed const best = taken_of(plans);
+    bool const cores_move_bytes = machine.host_seconds_per_byte > 0 || machine.link_share_computing < 1;
+    Weighed const best = taken_of(plans, cores_move_bytes);
     for (Choice const* one : {&choice, &full}) {
       EXPECT_EQ(one->plan.strategy, best.strategy);
       EXPECT_EQ(one->layout, best.layout);
@@ -292,8 +295,9 @@ TEST(Planner, SampledRanksChooseNearlyAsWellAsWholePlans) {
         double const seconds = simulate(whole, on, Record::nothing).seconds;
         double const off = choice.layout == "root" ? 0.4 : 0.3;
         EXPECT_NEAR(choice.predicted_seconds, seconds, off * seconds) << whole.strategy;
-        EXPECT_GE(seconds, best.predicted_seconds);
-        double const regret = seconds / best.predicted_seconds - 1;
+        double const fastest = best.traded ? best.traded->seconds : best.predicted_seconds;
+        EXPECT_GE(seconds, fastest);
+        double const regret = seconds / fastest - 1;
         EXPECT_LT(regret, 0.2) << whole.strategy << " for " << best.plan.strategy << ", " << ranks
                                << " ranks";
         most = std::max(most, regret);

@@ -42,11 +42,16 @@ enum class Weigh : std::uint8_t {
 /// 256 ranks, in most of which every rank meets every other, have about as many.
 inline constexpr double steps_to_weigh = 300e3;
 
-/// Plans whose predicted times differ by no more than this share of the lesser are as good as each other.
-inline constexpr double near_tie = 0.01;
+/// Which of the plans is taken that are as good as each other.
+struct TieRule {
+  double share = 0.01;       ///< predicted times that differ by no more than so much of the lesser are alike
+  bool bytes_first = false;  ///< fewest bytes, then least memory; else the other way round
+};
+/// Where the cores that compute move bytes too, what plans take is less sure, and what they send counts most:
+/// 3%, bytes first (picks over 240 measured cases: bench/results/truth/notes.md). Else 1%, memory first.
+[[nodiscard]] TieRule tie_rule(Machine const& machine);
 
-/// The fastest plan, where another one that is nearly as fast was taken because it needs less memory (or as
-/// much, and sends less).
+/// The fastest plan, where another one that is nearly as fast was taken: @see TieRule.
 struct Traded {
   std::string strategy;
   std::string layout;
@@ -70,16 +75,17 @@ struct Choice {
 /// Considers the candidates that `strategy` and `layout` allow ("auto": all; a strategy's name without a
 /// grid: all grids that fit; "auto" for the layout: the first even one of contiguous, zigzag and balanced,
 /// and those before it, contiguous alone for fewer queries than ranks, and root for up to 4,096 queries of
-/// more keys). Of those whose predicted time is within 1% (`near_tie`) of the least it takes the one with the
-/// least memory beside the tensors on the rank that needs most; of equals the one whose busiest sender sends
-/// the fewest bytes, then the fastest, then the first. Deterministic: it counts steps, not seconds, so that
+/// more keys). Of those whose predicted time is within a tie (`tie_rule`) of the least it takes the one with
+/// the least memory beside the tensors on the rank that needs most; of equals the one whose busiest sender
+/// sends the fewest bytes (or the fewest bytes, and of equals the least memory), then the fastest, then the
+/// first. Deterministic: it counts steps, not seconds, so that
 /// all ranks choose the same.
 ///
 /// With Weigh::best, the programs of a few ranks tell how long each plan takes at least, and how much memory
 /// and how many bytes it needs at least; the most promising are weighed first. Given up are those that are
-/// certain to take more than 1% longer than the best of them, and those that need more memory than what
-/// would be taken and are certain not to be faster than that by more than 1%: what is taken is what
-/// Weigh::all finds. A plan with which more than `steps_to_weigh` would have been weighed is
+/// certain to take longer than the best of them by more than a tie, and those that need more memory (or
+/// bytes) than what would be taken and are certain not to be faster than that by more than a tie: what is
+/// taken is what Weigh::all finds. A plan with which more than `steps_to_weigh` would have been weighed is
 /// not: the programs of a few ranks stand for it, for its memory and its bytes too, and its time is estimated
 /// as the geometric mean of what the slowest of them takes alone and of what they take in lockstep
 /// (SampledSeconds; bench/results/planning.md: how well that chooses), unless some of them tell that it will
