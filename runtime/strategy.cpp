@@ -41,7 +41,8 @@ constexpr std::array table{
              .variants = mesh_variants},
     Strategy{.name = "ulysses",
              .form = "ulysses[:U[:STAGES|+mesh:AxB]]",
-             .summary = "heads are spread over U ranks by an all-to-all, with a mesh of A×B such groups",
+             .summary = "heads are spread over U ranks by an all-to-all, a part of them at a time or beside "
+                        "a mesh of A×B groups",
              .make = ulysses_plan,
              .bytes = ulysses_bytes,
              .variants = ulysses_variants},
