@@ -64,8 +64,7 @@ std::string row(Candidate const& candidate, double least) {
 
 /// Which plan was faster, by how much, and why another was taken.
 std::string in_words(Traded const& fastest, Choice const& choice, TieRule const& rule) {
-  bool const memory = rule.bytes_first ? fastest.bytes_max == fastest.taken_bytes_max
-                                       : fastest.slots_bytes > fastest.taken_slots_bytes;
+  bool const memory = !rule.bytes_first && fastest.slots_bytes > fastest.taken_slots_bytes;
   std::string const more =
       memory ? fmt::format("needs {} of memory on a rank, not {}", format_bytes(fastest.slots_bytes),
                            format_bytes(fastest.taken_slots_bytes))
@@ -108,7 +107,7 @@ std::string explain(Choice const& choice, Machine const& machine) {
       "where time goes is read off the chain of steps that ends last.\n\n",
       machine.name, complete ? "" : ", up to where they were certain not to be taken", 100 * rule.share,
       rule.bytes_first ? "sends least" : "needs the least memory",
-      rule.bytes_first ? "needs the least memory" : "sends least");
+      rule.bytes_first ? "ends first" : "sends least");
   if (choice.traded) text += in_words(*choice.traded, choice, rule) + "\n";
   for (Candidate const* candidate : best) text += row(*candidate, best.front()->least_seconds);
   std::set<std::string> told;  // a strategy is refused for every layout alike

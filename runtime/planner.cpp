@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <compare>
 #include <limits>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "plait/lists.hpp"
@@ -160,12 +160,12 @@ class Scales {
   }
 
  private:
-  /// Of plans that are nearly as fast the least is taken.
+  /// What the rule for ties weighs.
   struct Cost {
-    std::pair<std::uint64_t, std::uint64_t> sizes;  ///< slots and bytes, in the order of the rule
+    std::uint64_t slots = 0;  ///< bytes, of the rank that needs most
+    std::uint64_t bytes = 0;  ///< sent by the rank that sends most
     double seconds = 0.0;
     std::size_t index = 0;
-    friend auto operator<=>(Cost const&, Cost const&) = default;
   };
 
   /// Whose programs have told of a plan.
@@ -255,9 +255,9 @@ class Scales {
     if (candidate.least_seconds > most_seconds()) return false;
     if (option.known == Known::nothing) return true;
     // It costs more than what would be taken, which stays near the fastest even if that is this one.
-    Cost const least{sizes(option.slots, option.bytes), candidate.least_seconds, index};
+    Cost const least{option.slots, option.bytes, candidate.least_seconds, index};
     Cost const& taken = near_[taken_at()].cost;
-    return least < taken || taken.seconds > (1.0 + tie_.share) * candidate.least_seconds;
+    return dearness(least) < dearness(taken) || taken.seconds > (1.0 + tie_.share) * candidate.least_seconds;
   }
 
   [[nodiscard]] double most_seconds() const {
@@ -274,15 +274,24 @@ class Scales {
   }
 
   [[nodiscard]] std::size_t taken_at() const {
-    return static_cast<std::size_t>(std::ranges::min_element(near_, {}, &Taken::cost) - near_.begin());
+    auto const least =
+        std::ranges::min_element(near_, {}, [this](Taken const& one) { return dearness(one.cost); });
+    return static_cast<std::size_t>(least - near_.begin());
+  }
+
+  /// Of plans that are nearly as fast the one with the least is taken.
+  [[nodiscard]] std::tuple<std::uint64_t, std::uint64_t, double, std::size_t> dearness(
+      Cost const& cost) const {
+    return tie_.bytes_first ? std::tuple(cost.bytes, std::uint64_t{0}, cost.seconds, cost.index)
+                            : std::tuple(cost.slots, cost.bytes, cost.seconds, cost.index);
   }
 
   /// Keeps what may be taken in the end: of plans near the fastest, those that cost less than all faster
   /// ones.
   void keep(Taken taken) {
     Cost const cost = taken.cost;
-    auto const spares = [](Cost const& one, Cost const& other) {
-      return one.seconds <= other.seconds && one < other;
+    auto const spares = [this](Cost const& one, Cost const& other) {
+      return one.seconds <= other.seconds && dearness(one) < dearness(other);
     };
     if (std::ranges::any_of(near_, [&](Taken const& other) { return spares(other.cost, cost); })) return;
     std::erase_if(near_, [&](Taken const& other) { return spares(cost, other.cost); });
@@ -290,26 +299,18 @@ class Scales {
     std::erase_if(near_, [&, most = near_seconds()](Taken const& one) { return one.cost.seconds > most; });
   }
 
-  /// Both in the order of the rule; or, of two in that order, slots and bytes.
-  [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> sizes(std::uint64_t slots,
-                                                              std::uint64_t bytes) const {
-    return tie_.bytes_first ? std::pair(bytes, slots) : std::pair(slots, bytes);
-  }
-
   [[nodiscard]] std::optional<Traded> traded() const {
     Cost const& fastest = near_[fastest_at()].cost;
     Cost const& taken = near_[taken_at()].cost;
-    auto const [slots, bytes] = sizes(fastest.sizes.first, fastest.sizes.second);
-    auto const [taken_slots, taken_bytes] = sizes(taken.sizes.first, taken.sizes.second);
     if (taken.index == fastest.index) return {};
     Candidate const& candidate = candidates_[fastest.index];
     return Traded{.strategy = candidate.strategy,
                   .layout = candidate.layout,
                   .seconds = fastest.seconds,
-                  .slots_bytes = slots,
-                  .bytes_max = bytes,
-                  .taken_slots_bytes = taken_slots,
-                  .taken_bytes_max = taken_bytes};
+                  .slots_bytes = fastest.slots,
+                  .bytes_max = fastest.bytes,
+                  .taken_slots_bytes = taken.slots,
+                  .taken_bytes_max = taken.bytes};
   }
 
   /// For what may be spent: a share of the run, if that is more.
@@ -379,7 +380,7 @@ class Scales {
     if (!told) return;
     double const seconds = seconds_by(*told);
     candidates_[index].estimated_seconds = seconds;
-    keep({{sizes(option.slots, option.bytes), seconds, index},
+    keep({{option.slots, option.bytes, seconds, index},
           std::move(told->plan),
           std::nullopt,
           std::move(sample)});
@@ -399,8 +400,7 @@ class Scales {
                           .critical = simulation.critical,
                           .bytes_max = largest(moved.sent),
                           .slots_bytes = largest(moved.slots)};
-      Cost const cost{sizes(candidate.weight->slots_bytes, candidate.weight->bytes_max), simulation.seconds,
-                      index};
+      Cost const cost{candidate.weight->slots_bytes, candidate.weight->bytes_max, simulation.seconds, index};
       keep({cost, std::move(plan), std::move(simulation), {}});
     } catch (InvalidProblem const& error) {
       candidate.refused = error.what();

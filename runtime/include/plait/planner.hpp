@@ -45,7 +45,7 @@ inline constexpr double steps_to_weigh = 300e3;
 /// Which of the plans is taken that are as good as each other.
 struct TieRule {
   double share = 0.01;       ///< predicted times that differ by no more than so much of the lesser are alike
-  bool bytes_first = false;  ///< fewest bytes, then least memory; else the other way round
+  bool bytes_first = false;  ///< fewest bytes, then least time; else least memory, then fewest bytes
 };
 /// Where the cores that compute move bytes too, what plans take is less sure, and what they send counts most:
 /// 3%, bytes first (picks over 240 measured cases: bench/results/truth/notes.md). Else 1%, memory first.
@@ -77,9 +77,9 @@ struct Choice {
 /// and those before it, contiguous alone for fewer queries than ranks, and root for up to 4,096 queries of
 /// more keys). Of those whose predicted time is within a tie (`tie_rule`) of the least it takes the one with
 /// the least memory beside the tensors on the rank that needs most; of equals the one whose busiest sender
-/// sends the fewest bytes (or the fewest bytes, and of equals the least memory), then the fastest, then the
-/// first. Deterministic: it counts steps, not seconds, so that
-/// all ranks choose the same.
+/// sends the fewest bytes, then the fastest, then the first. Or, by the other rule, the one that sends the
+/// fewest bytes, then the fastest, then the first. Deterministic: it counts steps, not seconds, so that all
+/// ranks choose the same.
 ///
 /// With Weigh::best, the programs of a few ranks tell how long each plan takes at least, and how much memory
 /// and how many bytes it needs at least; the most promising are weighed first. Given up are those that are
