@@ -215,7 +215,7 @@ void World::CommThread::loop() {
   std::vector<std::shared_ptr<Operation>> active;
   auto const polls_for = [&active] {
     if (active.empty()) return BackOff::For::questions;
-    bool const waiting = std::ranges::any_of(active, [](auto const& one) { return one->awaited_.load(); });
+    bool const waiting = std::ranges::any_of(active, [](auto const& one) { return one->awaited_; });
     return waiting ? BackOff::For::waiting : BackOff::For::operations;
   };
   for (BackOff back_off;;) {

@@ -32,7 +32,7 @@ class Operation {
   friend class World::CommThread;
   std::promise<void> promise_;
   std::atomic<bool> abandoned_ = false;
-  std::atomic<bool> awaited_ = false;
+  bool awaited_ = false;  ///< under the thread's mutex
 };
 
 class World::CommThread {
